@@ -1,0 +1,21 @@
+"""What a user can get wrong. Every message says what came, what is needed and what to do."""
+
+
+class CladeError(ValueError):
+    """Base of every error that the user can cure; the command line shows it without a traceback."""
+
+
+class LabelError(CladeError):
+    """A label map, an instance map or a label space that cannot be used as it is."""
+
+
+class DataError(CladeError):
+    """A dataset folder or file that cannot be used as it is."""
+
+
+class CheckpointError(CladeError):
+    """A weights file that cannot be used as it is."""
+
+
+class RecipeError(CladeError):
+    """A recipe or an override on the command line that cannot be used as it is."""
