@@ -1,0 +1,148 @@
+"""One trained generator = one ``.safetensors`` file that carries its recipe and its label space."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from clade._version import __version__
+from clade.atomic import atomic_path
+from clade.errors import CheckpointError, CladeError
+from clade.labels import LabelSpace
+from clade.models import Generator, create_generator
+
+_KEY = "clade"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Args:
+        generator: the network in eval mode, on the CPU.
+        label_space: the classes that it was trained with, where known.
+        recipe: the recipe that it was trained by, as plain values, where known.
+        info: further facts: step, epoch, clade version.
+    """
+
+    generator: Generator
+    label_space: LabelSpace | None
+    recipe: dict[str, Any] | None
+    info: dict[str, Any]
+
+
+def save(
+    generator: Generator,
+    path: str | Path,
+    label_space: LabelSpace | None = None,
+    recipe: Any = None,
+    info: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a generator made by ``create_generator`` (or imported) to one ``.safetensors`` file.
+
+    Args:
+        path: written under a temporary name and renamed.
+        label_space: goes into the file, so that label files are read the same way ever after.
+        recipe: a Recipe or its plain values.
+        info: further plain values to keep.
+
+    Raises:
+        CheckpointError: a generator that was not made by name, or a label space of another number of classes.
+    """
+    if not generator.name:
+        raise CheckpointError(
+            "This generator was not made by clade.create_generator, so a file could not say how to rebuild it. "
+            "Make it by name (register your class in clade.models.GENERATORS)."
+        )
+    if label_space is not None and label_space.num_rows != generator.num_rows:
+        raise CheckpointError(
+            f"The label space has {label_space.num_rows} ids, the generator {generator.num_rows} (unknown included). "
+            "Save it with the label space that it was built for."
+        )
+    header = {
+        "format": FORMAT,
+        "version": __version__,
+        "generator": {"name": generator.name, "options": generator.options},
+        "label_space": None if label_space is None else label_space.to_dict(),
+        "recipe": recipe.to_dict() if hasattr(recipe, "to_dict") else recipe,
+        "info": dict(info or {}),
+    }
+    write_tensors(path, generator.state_dict(), header)
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Tensors and a JSON header -> a safetensors file, all or nothing, also when killed or when the power fails."""
+    content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(content, temporary, metadata={_KEY: json.dumps(header)})
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The JSON header of a file of ours.
+
+    Raises:
+        CheckpointError: missing, not safetensors, or not written by clade.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file. A checkpoint is the .safetensors file that `clade train` writes.")
+    if path.suffix in (".pth", ".pt", ".ckpt"):
+        raise CheckpointError(
+            f"{path}: is a pickled file, which is never opened here. For published weights: "
+            "clade.import_official(name, torch.load(path, weights_only=True)), then clade.save."
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:  # safetensors raises its own type, or OSError
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}).") from error
+    if _KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: holds tensors, but says nothing of how to build the network. Weights in published layout go "
+            "through clade.import_official(name, state_dict) and clade.save."
+        )
+    header = json.loads(metadata[_KEY])
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: checkpoint format {header.get('format')}, this version of clade ({__version__}) reads {FORMAT}. "
+            "Use the clade version that wrote it, or a newer one."
+        )
+    return header
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a file that :func:`save` wrote; nothing else is needed.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a generator's checkpoint.
+    """
+    header = read_header(path)
+    if "generator" not in header:
+        raise CheckpointError(
+            f"{path}: holds a training state, not a generator. Beside it lie last.safetensors and best.safetensors."
+        )
+    made = header["generator"]
+    try:
+        generator = create_generator(made["name"], **_tuples(made["options"]))
+        generator.load_state_dict(safetensors.torch.load_file(path))
+    except (CladeError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{path}: the weights do not fit the network that the file names: {error}") from error
+    space = header["label_space"]
+    return Checkpoint(
+        generator=generator.eval(),
+        label_space=None if space is None else LabelSpace.from_dict(space, source=str(path)),
+        recipe=header["recipe"],
+        info={**header["info"], "version": header["version"]},
+    )
+
+
+def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}

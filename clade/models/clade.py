@@ -1,0 +1,62 @@
+"""The CLADE generators (sections 3.2 to 3.5)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from clade.models.base import GENERATORS
+from clade.models.spade_shaped import SpadeShapedGenerator
+from clade.nn import CLADE
+
+
+@GENERATORS.register("clade")
+class CladeGenerator(SpadeShapedGenerator):
+    """The SPADE-shaped generator with class-adaptive normalization (section 3.2).
+
+    Args:
+        normalization: inside every layer, ``batch`` (synchronised under DDP) or ``instance``.
+        Others: see :class:`SpadeShapedGenerator`.
+    """
+
+    _positions = False
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        unknown_class: bool = False,
+        instance_edges: bool = False,
+        width: int = 64,
+        upsampling: str = "normal",
+        z_dim: int | None = None,
+        size: tuple[int, int] = (256, 256),
+        encoder: bool = False,
+        encoder_width: int = 64,
+        normalization: str = "batch",
+    ) -> None:
+        norm = partial(
+            CLADE,
+            num_rows=num_classes + unknown_class,
+            instance_edges=instance_edges,
+            positions=self._positions,
+            normalization=normalization,
+        )
+        super().__init__(
+            norm,
+            num_classes=num_classes,
+            unknown_class=unknown_class,
+            instance_edges=instance_edges,
+            width=width,
+            upsampling=upsampling,
+            z_dim=z_dim,
+            size=size,
+            encoder=encoder,
+            encoder_width=encoder_width,
+        )
+
+
+@GENERATORS.register("clade-icpe")
+class CladeIcpeGenerator(CladeGenerator):
+    """CLADE whose scale and shift also depend on where in its object a pixel lies (section 3.4)."""
+
+    _positions = True

@@ -1,0 +1,92 @@
+"""Convolutions as these networks use them, and the residual block that the SPADE-shaped generators share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clade.labels import LabelPyramid
+from clade.nn.norm import NormLayer
+from clade.nn.spectral import spectral_norm
+
+
+def conv2d(
+    channels_in: int,
+    channels_out: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    bias: bool = True,
+    spectral: bool = False,
+) -> nn.Conv2d:
+    """A convolution with Xavier-normal weights of gain 0.02, zero bias, and spectral norm where asked for.
+
+    ``padding`` defaults to half the kernel, so that a stride of 1 keeps the size.
+    """
+    conv = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2 if padding is None else padding, bias=bias)
+    _initialize(conv)
+    return spectral_norm(conv) if spectral else conv
+
+
+def linear(features_in: int, features_out: int) -> nn.Linear:
+    """A linear layer with the same initialisation."""
+    layer = nn.Linear(features_in, features_out)
+    _initialize(layer)
+    return layer
+
+
+def _initialize(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.xavier_normal_(layer.weight, gain=0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class ResidualBlock(nn.Module):
+    """Two times norm, LeakyReLU(0.2), 3x3 convolution; a learned shortcut where the channel count changes.
+
+        y = s(x) + conv2(act(norm2(conv1(act(norm1(x))))))
+
+    where s is the identity or norm -> 1x1 convolution without bias. The middle width is min(in, out)
+    (SPADE, figure 4; CLADE, section 3.5).
+
+    Args:
+        channels_in: channels of x.
+        channels_out: channels of y.
+        norm: builds a normalization layer for a channel count; its ``out_channels`` feed the convolution after it.
+        spectral: spectral norm on the convolutions.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, norm: Callable[[int], NormLayer], spectral: bool = True
+    ) -> None:
+        super().__init__()
+        middle = min(channels_in, channels_out)
+        self.norm1 = norm(channels_in)
+        self.conv1 = conv2d(self.norm1.out_channels, middle, 3, spectral=spectral)
+        self.norm2 = norm(middle)
+        self.conv2 = conv2d(self.norm2.out_channels, channels_out, 3, spectral=spectral)
+        self.norm_shortcut: NormLayer | None = None
+        if channels_in != channels_out:
+            self.norm_shortcut = norm(channels_in)
+            self.conv_shortcut = conv2d(self.norm_shortcut.out_channels, channels_out, 1, bias=False, spectral=spectral)
+
+    def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, H, W)"""
+        shortcut = x if self.norm_shortcut is None else self.conv_shortcut(self.norm_shortcut(x, labels))
+        y = self.conv1(F.leaky_relu(self.norm1(x, labels), 0.2))
+        y = self.conv2(F.leaky_relu(self.norm2(y, labels), 0.2))
+        return shortcut + y
+
+
+def upsample2(x: Tensor) -> Tensor:
+    """Nearest upsampling by 2."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def reparameterize(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """z = mu + exp(logvar / 2) * noise"""
+    return mu + torch.exp(0.5 * logvar) * noise

@@ -1,0 +1,120 @@
+"""Class-adaptive normalization (CLADE, section 3.2), with instance edges (equation 2) and positions (equation 15)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clade.labels import LabelPyramid
+from clade.nn.norm import NORMS, NormLayer, parameter_free
+
+
+@NORMS.register("clade")
+class CLADE(NormLayer):
+    """Normalize, then scale and shift every pixel by its class (CLADE, section 3.2).
+
+        y[n, c, i, j] = gamma[k, c] * x^[n, c, i, j] + beta[k, c],   k = ids[n, i, j]
+
+    x^ is the parameter-free normalization of x. With ``positions`` the parameters vary inside an object
+    (CLADE-ICPE, equation 15), d being the offset from the object's centre:
+
+        gamma_e = gamma * (1 + C_gamma(d)),   beta_e = beta * (1 + C_beta(d))
+
+    With ``instance_edges`` one more channel, the instance edge E modulated by two learned numbers (equation 2), is
+    concatenated: ``E^ = gamma_c * E + beta_c``.
+
+    Args:
+        channels: channels of x.
+        num_rows: number of ids, the unknown class included.
+        instance_edges: append the modulated edge channel; ``out_channels`` is then ``channels + 1``.
+        positions: modulate by position.
+        normalization: ``batch`` (synchronised under DDP) or ``instance``.
+
+    Shapes: x (N, C, H, W); labels of the same pictures at any size; y (N, out_channels, H, W).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_rows: int,
+        instance_edges: bool = False,
+        positions: bool = False,
+        normalization: str = "batch",
+    ) -> None:
+        super().__init__()
+        self.out_channels = channels + instance_edges
+        self.uses_positions = positions
+        self.normalize = parameter_free(normalization, channels)
+        self.gamma = nn.Parameter(torch.rand(num_rows, channels))  # no 1 + gamma here, unlike SPADE
+        self.beta = nn.Parameter(torch.zeros(num_rows, channels))
+        if positions:
+            # Zero, so that CLADE-ICPE starts as CLADE; the published code overwrites its zeros (docs/parity.md).
+            self.position_gamma = OneChannel(2)
+            self.position_beta = OneChannel(2)
+        self.edge = OneChannel(1) if instance_edges else None
+        if self.edge is not None:
+            nn.init.xavier_normal_(self.edge.weight, gain=0.02)
+
+    def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
+        size = (x.shape[2], x.shape[3])
+        ids = labels.ids(size)
+        y = self.normalize(x)
+        gamma, beta = look_up(self.gamma, ids, y.dtype), look_up(self.beta, ids, y.dtype)
+        if self.uses_positions:
+            offsets = labels.positions(size, y.dtype)
+            gamma = gamma * (1 + self.position_gamma(offsets))
+            beta = beta * (1 + self.position_beta(offsets))
+        y = torch.addcmul(beta, y, gamma)
+        if self.edge is not None:
+            y = torch.cat([y, self.edge(labels.edges(size, y.dtype))], dim=1)
+        return y
+
+
+class OneChannel(nn.Module):
+    """A 1x1 convolution to one channel, starting at zero: (N, C, H, W) -> (N, 1, H, W) for C of 1 or 2.
+
+    Written as arithmetic, because a convolution library takes many times longer for so few channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        y = torch.addcmul(bias, x[:, :1], weight[:, :1])
+        return y if x.shape[1] == 1 else torch.addcmul(y, x[:, 1:], weight[:, 1:])
+
+
+def look_up(table: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows of a table (K, C) by ids (N, H, W): (N, C, H, W) in ``dtype``, channels last in memory."""
+    return _LookUp.apply(table, ids, dtype)
+
+
+class _LookUp(torch.autograd.Function):
+    """Embedding that gathers in the features' type and sums its gradient in float32.
+
+    A plain bfloat16 embedding would sum tens of thousands of pixels in bfloat16 and lose most of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.rows, ctx.dtype = table.shape[0], table.dtype
+        return F.embedding(ids, table.to(dtype)).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (ids,) = ctx.saved_tensors
+        grad = grads[0].permute(0, 2, 3, 1).float()
+        if grad.is_cuda:  # sorts first: deterministic, and no contention on a few rows
+            total = torch.ops.aten.embedding_dense_backward(grad, ids, ctx.rows, -1, False)
+        else:
+            channels = grad.shape[-1]
+            total = grad.new_zeros(ctx.rows, channels).index_add_(0, ids.reshape(-1), grad.reshape(-1, channels))
+        return total.to(ctx.dtype), None, None

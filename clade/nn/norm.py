@@ -1,0 +1,90 @@
+"""Parameter-free normalization, and the registry of the layers that modulate it by the label map."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from clade.errors import CladeError
+from clade.labels import LabelPyramid
+from clade.registry import Registry
+
+
+class NormLayer(nn.Module, ABC):
+    """A normalization layer that reads the label map.
+
+    ``out_channels`` is what the following convolution gets: the input's channels, plus the edge channel of CLADE.
+    ``uses_positions`` says whether it asks the pyramid for positions.
+    """
+
+    out_channels: int
+    uses_positions: bool = False
+
+    @abstractmethod
+    def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
+        """(N, C, H, W), labels of the same pictures at any size -> (N, out_channels, H, W)"""
+
+
+NORMS: Registry[type[NormLayer]] = Registry("normalization layer")
+
+
+def parameter_free(kind: str, channels: int) -> nn.Module:
+    """Equation 1's normalization step without scale and shift: ``batch`` (synchronised under DDP) or ``instance``."""
+    if kind == "batch":
+        return BatchNorm(channels)
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels, affine=False)
+    raise CladeError(f"There is no normalization '{kind}' to put inside a layer. Known: batch, instance.")
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """BatchNorm without scale and shift, whose statistics span all processes of a distributed training.
+
+    Unlike ``torch.nn.SyncBatchNorm`` it also works on the CPU (gloo), so that two processes train like one with the
+    doubled batch there too. Running statistics keep torch's conventions (momentum 0.1, unbiased variance).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        x = input.float()
+        n, c, h, w = x.shape
+        totals = _AllReduceSum.apply(torch.cat([x.sum((0, 2, 3)), x.new_tensor([n * h * w])]))
+        count = totals[-1]
+        mean = totals[:-1] / count
+        centred = x - mean.view(1, c, 1, 1)
+        # A second pass over centred values: sum(x^2) - mean^2 would cancel in float32.
+        variance = _AllReduceSum.apply(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        return (centred * torch.rsqrt(variance + self.eps).view(1, c, 1, 1)).to(input.dtype)
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over processes; its gradient is the sum of all processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad
