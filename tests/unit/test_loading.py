@@ -1,0 +1,211 @@
+"""Batches: the same ones however training is interrupted, spread over processes or read by workers."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from clade.data import Augment, Batch, Cached, Dataset, Sample, ScenesDataset, Stream, eval_loader, train_loader
+from clade.errors import DataError
+from clade.labels.labelspace import LabelSpace
+
+
+class Numbered(Dataset):
+    """Pictures that are known by their number; number ``broken`` cannot be read."""
+
+    def __init__(self, length: int, broken: int | None = None) -> None:
+        self.label_space = LabelSpace.numbered(4)
+        self.length, self.broken, self.reads = length, broken, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def name(self, index: int) -> str:
+        return f"picture {index}"
+
+    def read(self, index: int) -> Sample:
+        self.reads += 1
+        if index == self.broken:
+            raise DataError(f"{self.name(index)}: broken.")
+        ids = np.random.default_rng(index).integers(0, 4, (9 + index % 3, 12), np.uint8)
+        return Sample(self.name(index), np.repeat(ids[..., None], 3, axis=2) * 80, ids, ids.astype(np.int32))
+
+
+def loader(dataset: Dataset, **changes: Any):
+    options: dict[str, Any] = {"size": (8, 10), "batch_size": 4, "augment": Augment(jitter=0.2), "seed": 1}
+    options |= {"with_positions": True, "instances": True, "stop": 6}
+    return train_loader(dataset, **(options | changes))
+
+
+def plain_loader(dataset: Dataset, **changes: Any):
+    options: dict[str, Any] = {"size": (8, 10), "batch_size": 4, "with_positions": False, "instances": False}
+    return eval_loader(dataset, **(options | changes))
+
+
+def same(a: Batch, b: Batch) -> bool:
+    pairs = [
+        (a.image, b.image),
+        *((getattr(a.label_map, p), getattr(b.label_map, p)) for p in ("ids", "instances", "positions")),
+    ]
+    return a.names == b.names and all(torch.equal(x, y) for x, y in pairs)
+
+
+def names(batches: Any) -> list[str]:
+    return [name for batch in batches for name in batch.names]
+
+
+def test_every_picture_comes_once_per_epoch_in_another_order():
+    keys = [key for batch in islice(Stream(7, 3, seed=0), 28) for key in batch]
+    epochs = [keys[k : k + 7] for k in range(0, 84, 7)]
+    for epoch, part in enumerate(epochs):
+        assert {e for e, _ in part} == {epoch}
+        assert sorted(index for _, index in part) == list(range(7))
+    assert len({tuple(index for _, index in part) for part in epochs}) > 8
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(7, 3), (5, 5), (2, 9), (1, 4), (11, 1)])
+def test_no_picture_gets_ahead_of_another_by_more_than_one(length: int, batch_size: int):
+    counts = Counter(dict.fromkeys(range(length), 0))
+    for batch in islice(Stream(length, batch_size, seed=3), 60):
+        counts.update(index for _, index in batch)
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 23])
+def test_a_resumed_stream_goes_on_as_if_nothing_had_happened(start: int):
+    whole = list(Stream(10, 4, seed=2, stop=40))
+    assert list(Stream(10, 4, seed=2, start=start, stop=40)) == whole[start:]
+    assert len(Stream(10, 4, seed=2, start=start, stop=40)) == 40 - start
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_together_see_the_larger_batch_of_one_process(world_size: int):
+    ranks = [Stream(11, 4, 5, rank, world_size, stop=20) for rank in range(world_size)]
+    whole = list(Stream(11, 4 * world_size, 5, stop=20))
+    assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == whole
+
+
+def test_seeds_shuffle_differently_and_streams_survive_pickling():
+    assert list(Stream(50, 50, 1, stop=1)) != list(Stream(50, 50, 2, stop=1))
+    assert list(pickle.loads(pickle.dumps(Stream(9, 4, 1, stop=9)))) == list(Stream(9, 4, 1, stop=9))
+
+
+def test_stream_without_end_has_no_length():
+    with pytest.raises(TypeError):
+        len(Stream(5, 2, 0))
+
+
+def test_stream_refuses_numbers_that_make_no_sense():
+    for arguments in ((0, 4, 0), (5, 0, 0), (5, 4, -1), (5, 4, 0, 2, 2), (5, 4, 0, -1, 2), (5, 4, 0, 0, 1, -1)):
+        with pytest.raises(DataError):
+            Stream(*arguments)
+
+
+def test_a_resumed_loader_gives_the_same_batches():
+    whole = list(loader(Numbered(10)))
+    resumed = list(loader(Numbered(10), start=3))
+    assert len(whole) == 6
+    assert len(resumed) == 3
+    assert all(same(a, b) for a, b in zip(whole[3:], resumed, strict=True))
+
+
+def test_a_picture_is_augmented_differently_in_every_epoch():
+    first, second, third = loader(Numbered(4), size=(9, 12), stop=3)
+    shown = [{name: batch.image[k] for k, name in enumerate(batch.names)} for batch in (first, second, third)]
+    assert sum(torch.equal(shown[0][name], shown[1][name]) for name in shown[0]) < 4
+    assert sum(torch.equal(shown[1][name], shown[2][name]) for name in shown[0]) < 4
+
+
+def test_ranks_of_the_loader_join_to_the_larger_batch():
+    ranks = [loader(Numbered(10), batch_size=2, rank=rank, world_size=2, stop=5) for rank in (0, 1)]
+    for whole, a, b in zip(loader(Numbered(10), stop=5), *ranks, strict=True):
+        assert whole.names == a.names + b.names
+        assert torch.equal(whole.image, torch.cat([a.image, b.image]))
+        assert torch.equal(whole.label_map.positions, torch.cat([a.label_map.positions, b.label_map.positions]))
+
+
+@pytest.mark.slow
+def test_workers_change_nothing():
+    dataset = ScenesDataset(count=10, height=24, width=32)
+    alone = list(loader(dataset))
+    with_workers = loader(dataset, workers=2)
+    for _ in range(2):  # the second pass goes through the same processes
+        assert all(same(a, b) for a, b in zip(alone, with_workers, strict=True))
+    evaluated = [list(plain_loader(dataset, with_positions=True, instances=True, workers=w)) for w in (0, 2)]
+    assert all(same(a, b) for a, b in zip(*evaluated, strict=True))
+
+
+@pytest.mark.slow
+def test_an_error_comes_out_of_a_worker_as_it_was_raised():
+    for workers in (0, 1):
+        message = None
+        try:  # pytest.raises would keep the loader, and with it the workers
+            list(plain_loader(Numbered(6, broken=5), workers=workers))
+        except DataError as error:
+            message = str(error)
+        assert message == "picture 5: broken."
+
+
+def test_range_of_the_ids_is_known_before_the_batch_reaches_a_gpu():
+    batch = next(iter(loader(Numbered(10))))
+    # Numbers on the meta device cannot be read: this passes only if they need not be.
+    assert batch.to("meta").label_map.check(4)
+
+
+def test_evaluation_shows_every_picture_once_in_order_with_the_last_batch_smaller():
+    batches = list(plain_loader(Numbered(10)))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert names(batches) == [f"picture {k}" for k in range(10)]
+    assert batches[0].label_map.positions is None
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 12])
+def test_ranks_of_the_evaluation_share_out_every_picture_once(world_size: int):
+    parts = [names(plain_loader(Numbered(10), rank=rank, world_size=world_size)) for rank in range(world_size)]
+    assert sorted(chain(*parts)) == sorted(f"picture {k}" for k in range(10))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_evaluation_can_keep_each_pictures_own_size():
+    sizes = [batch.label_map.size for batch in plain_loader(Numbered(4), size=None, batch_size=1)]
+    assert sizes == [(9, 12), (10, 12), (11, 12), (9, 12)]
+    with pytest.raises(DataError, match="batch_size 1"):
+        plain_loader(Numbered(4), size=None)
+
+
+def test_cache_reads_once_and_gives_the_same_samples():
+    source = Numbered(5)
+    cached = Cached(source)
+    for _ in range(3):
+        for index in range(5):
+            expected, got = Numbered(5).read(index), cached.read(index)
+            assert got.name == expected.name == cached.name(index)
+            assert np.array_equal(got.ids, expected.ids)
+            assert np.array_equal(got.image, expected.image)
+    assert source.reads == len(cached) == 5
+    with pytest.raises(ValueError, match="read-only"):
+        cached.read(0).ids[0, 0] = 1
+
+
+def test_cache_stops_at_its_limit():
+    source = Numbered(5)
+    one = sum(part.nbytes for part in (source.read(0).image, source.read(0).ids, source.read(0).instances))
+    cached = Cached(source, limit=one)
+    source.reads = 0
+    for _ in range(3):
+        cached.read(0)
+        cached.read(1)
+    assert source.reads == 1 + 3
+    assert cached.used == one
+
+
+def test_batches_of_a_cached_dataset_are_the_same():
+    cached = Cached(Numbered(10))
+    for _ in range(2):
+        assert all(same(a, b) for a, b in zip(loader(Numbered(10)), loader(cached), strict=True))
