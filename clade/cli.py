@@ -1,0 +1,265 @@
+"""The command line: one table of commands, each a few lines over the library."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from clade._version import __version__
+from clade.errors import CladeError
+
+
+class _Usage(CladeError):
+    """Wrong words on the command line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Usage(f"{message}. See `{self.prog} --help`.")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a recipe file (.yaml), or the name of one that comes with clade")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder of the run (runs/NAME); an unfinished training there goes on"
+    )
+    parser.add_argument(
+        "--devices", type=int, metavar="N", help="train with N processes (short for --training.devices)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="begin anew even if the folder holds a training")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.epilog = "Every key of the recipe can be overridden, as in --generator.width 32 --training.steps 1000."
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> int:
+    from clade.config import Recipe
+    from clade.training import train
+
+    if args.devices is not None:
+        overrides = [*overrides, "--training.devices", str(args.devices)]
+    result = train(Recipe.from_yaml(args.recipe, overrides), args.out, fresh=args.fresh, quiet=args.quiet)
+    if result.rank == 0:
+        if not result.finished:
+            print(f"Stopped after step {result.step} of {result.steps}. The same command goes on.")
+        print(result.folder / "last.safetensors")
+    return 0
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="a .safetensors file that `clade train` wrote")
+    parser.add_argument("labels", nargs="+", help="label files, folders of them, dataset folders, or patterns")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the images; names are kept")
+    parser.add_argument("--size", metavar="HxW", help="bring label maps to this size first; 'trained' for the recipe's")
+    parser.add_argument("--seed", type=int, help="which sample of a multi-modal generator")
+    parser.add_argument("--style", metavar="PHOTO", help="photo to take the style from (multi-modal generators)")
+    parser.add_argument("--grid", action="store_true", help="also write grid.png: label, generated, photo")
+    _device_arguments(parser)
+
+
+def _device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16")
+
+
+def _generate(args: argparse.Namespace, _: list[str]) -> int:
+    from clade.generation import generate
+    from clade.synthesizer import load
+
+    synthesizer = load(args.checkpoint, args.device, args.precision)
+    outcome = generate(
+        synthesizer,
+        args.labels,
+        args.out,
+        size=_size(args.size, synthesizer.recipe),
+        style=args.style,
+        seed=args.seed,
+        grid=args.grid,
+        progress=sys.stderr.isatty(),
+    )
+    for message in outcome.failed.values():
+        print(f"clade: error: {message}", file=sys.stderr)
+    for path in outcome.left_out:
+        print(f"Not a label map, left out: {path}", file=sys.stderr)
+    failed = f"; {len(outcome.failed)} label maps failed" if outcome.failed else ""
+    print(
+        f"{len(outcome.written)} images in {args.out}{failed}" + (f"; overview {outcome.grid}" if outcome.grid else "")
+    )
+    return 1 if outcome.failed else 0
+
+
+def _size(text: str | None, recipe: dict[str, Any] | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    if text == "trained":
+        if recipe is None:
+            raise CladeError("--size trained: the checkpoint carries no recipe. Give the size as HxW, 256x512 say.")
+        height, width = recipe["data"]["size"]
+        return height, width
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise _Usage(f"--size is '{text}'; needed is HxW, 256x512 say, or 'trained'.") from error
+    if min(height, width) < 1:
+        raise _Usage(f"--size is '{text}'; both sides must be at least 1.")
+    return height, width
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "dir", help="dataset folder: images/, labels/, perhaps instances/ and classes.json; or train/, val/"
+    )
+    parser.add_argument("--split", help="only this part")
+    parser.add_argument("--num-classes", type=int, help="number of classes, where there is no classes.json")
+    parser.add_argument("--unknown", type=int, help="number of unlabelled pixels")
+    parser.add_argument("--remap", help='numbers to read as others, {"37": 255} say')
+    parser.add_argument("--json", action="store_true", help="print a report for programs")
+
+
+def _check(args: argparse.Namespace, _: list[str]) -> int:
+    from rich.console import Console
+
+    from clade.data import check
+
+    report = check(
+        args.dir, split=args.split, num_classes=args.num_classes, unknown=args.unknown, remap=_remap(args.remap)
+    )
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        report.print(Console(soft_wrap=not sys.stdout.isatty()))
+    return 0 if report.clean else 1
+
+
+def _remap(text: str | None) -> dict[int, int] | None:
+    if text is None:
+        return None
+    try:
+        return {int(source): int(target) for source, target in json.loads(text).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _Usage(f"--remap is '{text}'; needed is a JSON mapping of numbers, {{\"37\": 255}} say.") from error
+
+
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="a .safetensors file that clade wrote")
+    parser.add_argument("--json", action="store_true", help="print everything, the recipe included, for programs")
+
+
+def _info(args: argparse.Namespace, _: list[str]) -> int:
+    from clade.checkpoints import read_checkpoint
+
+    checkpoint = read_checkpoint(args.checkpoint)
+    generator, space = checkpoint.generator, checkpoint.label_space
+    facts = {
+        "generator": generator.name,
+        "options": generator.options,
+        "parameters": sum(p.numel() for p in generator.parameters()),
+        "classes": generator.num_classes,
+        "info": checkpoint.info,
+    }
+    if args.json:
+        space_dict = None if space is None else space.to_dict()
+        print(json.dumps({**facts, "label_space": space_dict, "recipe": checkpoint.recipe}, indent=1))
+        return 0
+    print(f"{'generator':12} {facts['generator']}, {facts['parameters'] / 1e6:.3f} M parameters")
+    print(f"{'options':12} {', '.join(f'{k}={v}' for k, v in generator.options.items())}")
+    print(f"{'trained':12} {', '.join(f'{k} {v}' for k, v in checkpoint.info.items() if v is not None)}")
+    if checkpoint.recipe is not None:
+        data = checkpoint.recipe["data"]
+        print(
+            f"{'recipe':12} {checkpoint.recipe['name']} (data {data['name']}, size {data['size'][0]}x{data['size'][1]})"
+        )
+    if space is not None:
+        unknown = "" if space.unknown is None else f", unknown = {space.unknown}"
+        print(f"{'classes':12} {space.num_classes}: {', '.join(space.names)}{unknown}")
+    return 0
+
+
+Command = tuple[Callable[[argparse.Namespace, list[str]], int], Callable[[argparse.ArgumentParser], None], str]
+
+COMMANDS: dict[str, Command] = {
+    "train": (_train, _train_arguments, "train by a recipe, or go on with a training"),
+    "generate": (_generate, _generate_arguments, "label maps -> images"),
+    "data check": (_check, _check_arguments, "find everything that is wrong with a dataset folder"),
+    "info": (_info, _info_arguments, "what a checkpoint holds"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 well, 1 an error or a finding, 2 wrong words on the command line."""
+    # OpenMP threads that wait by spinning keep a core from whoever could use it: with one busy neighbour on two cores a
+    # training step took 3 to 10 times as long. torch reads this when it loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("clade: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone, as in `clade info X | head -1`
+        return 1
+    except _Usage as error:
+        if debug:
+            raise
+        print(f"clade: error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if debug:
+            raise
+        kind = "" if isinstance(error, CladeError) else f"unexpected {type(error).__name__}: "
+        hint = "" if isinstance(error, CladeError) else " (--debug shows where)"
+        print(f"clade: error: {kind}{' '.join(str(error).split())}{hint}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["--version"]:
+        print(f"clade {__version__}")
+        return 0
+    name = next((name for name in COMMANDS if arguments[: len(name.split())] == name.split()), None)
+    if name is None:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            _print_help()
+            return 0
+        _unknown(arguments)
+    run, add_arguments, summary = COMMANDS[name]
+    parser = _Parser(prog=f"clade {name}", description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+    add_arguments(parser)
+    rest = arguments[len(name.split()) :]
+    if name != "train":
+        return run(parser.parse_args(rest), [])
+    if "-h" in rest or "--help" in rest:
+        from clade.config import recipe_parser
+
+        parser.print_help()
+        print()
+        recipe_parser().print_help()
+        return 0
+    args, overrides = parser.parse_known_args(rest)
+    return run(args, overrides)
+
+
+def _print_help() -> None:
+    print("usage: clade COMMAND ... [--debug]\n\nSemantic label maps become photos.\n\ncommands:")
+    for name, (_, _, summary) in COMMANDS.items():
+        print(f"  {name:12} {summary}")
+    print(
+        "\n`clade COMMAND --help` explains a command; `clade --version` prints the version; --debug shows tracebacks."
+    )
+
+
+def _unknown(arguments: Sequence[str]) -> NoReturn:
+    from clade.registry import near_match
+
+    words = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
+    raise _Usage(f"there is no command '{words}'.{near_match(words, COMMANDS)} Known: {', '.join(COMMANDS)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

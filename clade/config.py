@@ -1,0 +1,343 @@
+"""The recipe of a training: a tree of frozen dataclasses, read from YAML and overridden by dotted keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+import jsonargparse
+import yaml
+
+from clade.errors import RecipeError
+from clade.registry import near_match
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is learned from."""
+
+    name: str = "scenes"
+    """Dataset: 'folder' (images/, labels/, classes.json) or 'scenes' (drawn, built in)."""
+    root: str | None = None
+    """Folder of the dataset."""
+    train_split: str = "train"
+    """Subfolder or part to train on."""
+    val_split: str = "val"
+    """Subfolder or part to validate on."""
+    size: tuple[int, int] = (256, 256)
+    """Height and width of training and validation pictures."""
+    num_classes: int | None = None
+    """Number of classes, where the dataset does not say (no classes.json)."""
+    unknown: int | None = None
+    """Number that label files use for unlabelled pixels, where the dataset does not say."""
+    remap: dict[int, int] | None = None
+    """Number in the label file -> number to read it as."""
+    flip: bool = True
+    """Mirror half of the training pictures."""
+    max_zoom: float = 1.117
+    """Training pictures are enlarged by 1 to this factor and cropped (SPADE: 286/256)."""
+    fit: str = "stretch"
+    """How pictures of another shape come to 'size': 'stretch' as SPADE does, or 'crop' to keep the aspect ratio."""
+    jitter: float = 0.0
+    """Strength of brightness, contrast and saturation changes of the photo, 0 to 1."""
+    workers: int = 0
+    """Loader processes; 0 loads in the training process."""
+    cache_mib: int = 512
+    """Decoded pictures are kept in memory up to this many MiB per process."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keywords of the dataset (count, seed for 'scenes')."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """The network that is trained."""
+
+    name: str = "clade"
+    """One of clade.list_generators()."""
+    width: int = 64
+    """Channels of the last block (the official ngf)."""
+    upsampling: str = "normal"
+    """'normal' starts at 1/32 of the size, 'more' at 1/64, 'most' at 1/128."""
+    instance_edges: bool = False
+    """The network sees the borders between objects."""
+    z_dim: int | None = None
+    """Start from a latent vector of this length (multi-modal synthesis); 256 in the paper."""
+    encoder: bool = False
+    """Train a style encoder with it (needs z_dim)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keywords of the generator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The network that it is trained against."""
+
+    name: str = "multiscale"
+    """One of the registered discriminators."""
+    width: int = 64
+    """Channels of the first layer (the official ndf)."""
+    scales: int = 2
+    """Number of scales."""
+    layers: int = 4
+    """Convolutions per scale before the one that scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """L = GAN + feature_matching * L_FM + perceptual * L_P + l1 * L_1 + kl * L_KL (equation 18)."""
+
+    adversarial: str = "hinge"
+    """'hinge', 'least-squares', 'non-saturating' or 'wasserstein'."""
+    feature_matching: float = 10.0
+    """Weight of the discriminator's feature matching."""
+    perceptual: float = 10.0
+    """Weight of the VGG19 perceptual loss; 0 needs no VGG weights."""
+    vgg_weights: str | None = None
+    """File with torchvision's VGG19 weights; by default torchvision's own cache is looked at."""
+    vgg_input: str = "imagenet"
+    """'imagenet' normalises as VGG was trained; 'raw' feeds [-1, 1] as the published code does."""
+    l1: float = 0.0
+    """Weight of the mean absolute difference to the photo."""
+    kl: float = 0.05
+    """Weight of the KL term, a mean over the batch; only with a style encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam for both networks; TTUR gives the discriminator the larger step."""
+
+    lr_generator: float = 1e-4
+    """Step size of the generator."""
+    lr_discriminator: float = 4e-4
+    """Step size of the discriminator."""
+    beta1: float = 0.0
+    """Adam's first moment."""
+    beta2: float = 0.9
+    """Adam's second moment."""
+    constant: float = 0.5
+    """Part of the training with a constant step size; it then falls linearly to 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, how much at once, and what is kept."""
+
+    epochs: float = 200
+    """Times that every training picture is seen; 'steps' overrides it."""
+    steps: int | None = None
+    """Number of optimizer steps."""
+    max_minutes: float | None = None
+    """Save and stop after this long; the same command goes on."""
+    batch_size: int = 1
+    """Pictures per device and backward pass."""
+    accumulate: int = 1
+    """Backward passes per step."""
+    precision: str = "fp32"
+    """'fp32', or 'bf16' (autocast; weights stay float32)."""
+    ema: float = 0.9999
+    """Decay of the generator's moving average, which is what is validated and saved; 0 turns it off."""
+    seed: int = 0
+    """Everything random follows from it."""
+    devices: int = 1
+    """Processes on this machine; torchrun overrides it."""
+    accelerator: str = "auto"
+    """'auto', 'cpu' or 'cuda'."""
+    threads: int | None = None
+    """CPU threads per process; bit-exact resume on a CPU needs the same number."""
+    save_every: int = 500
+    """Steps between training states; a killed run loses at most these."""
+    validate_every: float = 10.0
+    """Epochs between validations."""
+    log_every: int = 20
+    """Steps between points of the curves."""
+    samples: int = 6
+    """Validation pictures on a sample sheet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that defines a training."""
+
+    name: str = "recipe"
+    """Name of the run; its default folder is runs/NAME."""
+    data: DataConfig = field(default_factory=DataConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a recipe.
+
+        Args:
+            path: a YAML file, or the name of a recipe that comes with clade (``clade.list_recipes()``).
+            overrides: ``["--generator.width", "32", ...]``, as on the command line.
+
+        Raises:
+            RecipeError: unreadable, an unknown key (with the nearest known one), a value of the wrong type.
+        """
+        found = find_recipe(path)
+        try:
+            content = yaml.safe_load(found.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            raise RecipeError(f"{found}: not readable as YAML ({error}).") from error
+        content = {} if content is None else content
+        if not isinstance(content, Mapping):
+            raise RecipeError(f"{found}: a recipe is a mapping of keys to values, got {type(content).__name__}.")
+        return cls.from_dict({"name": found.stem, **content}, overrides, source=str(found))
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:
+        """The same from plain values, as :meth:`to_dict` gives them."""
+        for key in _dotted(value):
+            _check_key(key, source)
+        for argument in overrides:
+            if argument.startswith("--"):
+                _check_key(argument[2:].split("=")[0], "command line")
+        parser = recipe_parser()
+        try:
+            parsed = parser.parse_object(dict(value), defaults=True)
+            parsed = parser.parse_args(list(overrides), namespace=parsed)
+            recipe = _build(cls, parsed.as_dict())
+        except jsonargparse.ArgumentError as error:
+            raise RecipeError(f"{source}: {error}") from error
+        except RecipeError as error:
+            raise RecipeError(f"{source}: {error}") from error.__cause__
+        recipe._check(source)
+        return recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that survive JSON and YAML."""
+        return _plain(dataclasses.asdict(self))
+
+    def _check(self, source: str) -> None:
+        problems = [
+            (self.training.batch_size < 1, "training.batch_size", "at least 1"),
+            (self.training.accumulate < 1, "training.accumulate", "at least 1"),
+            (self.training.save_every < 1, "training.save_every", "at least 1"),
+            (self.training.log_every < 1, "training.log_every", "at least 1"),
+            (self.training.validate_every <= 0, "training.validate_every", "above 0"),
+            (not 0 <= self.training.ema < 1, "training.ema", "in [0, 1)"),
+            (self.training.precision not in ("fp32", "bf16"), "training.precision", "'fp32' or 'bf16'"),
+            (not 0 <= self.optimizer.constant <= 1, "optimizer.constant", "in [0, 1]"),
+            (min(self.data.size) < 32, "data.size", "at least 32 x 32"),
+            (self.data.fit not in ("stretch", "crop"), "data.fit", "'stretch' or 'crop'"),
+            (self.data.max_zoom < 1, "data.max_zoom", "at least 1"),
+            (not 0 <= self.data.jitter <= 1, "data.jitter", "in [0, 1]"),
+            (self.training.steps is not None and self.training.steps < 1, "training.steps", "at least 1"),
+            (self.training.epochs <= 0, "training.epochs", "above 0"),
+        ]
+        for wrong, key, needed in problems:
+            if wrong:
+                value: Any = self
+                for part in key.split("."):
+                    value = getattr(value, part)
+                raise RecipeError(f"{source}: {key} is {value!r}; needed is {needed}.")
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe given by path or by the name of one that comes with clade."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise RecipeError(f"{path}: no such recipe file.")
+        return path
+    for folder in _recipe_folders():
+        candidate = folder / f"{name}.yaml"
+        if candidate.is_file():
+            return candidate
+    hint = near_match(str(name), list_recipes())
+    raise RecipeError(
+        f"There is no recipe '{name}'.{hint} Known: {', '.join(list_recipes())}, or a path ending in .yaml."
+    )
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with clade."""
+    return sorted(path.stem for folder in _recipe_folders() for path in folder.glob("*.yaml"))
+
+
+def _recipe_folders() -> list[Path]:
+    package = Path(__file__).parent
+    # In a wheel the recipes lie inside the package, in a checkout beside it.
+    return [folder for folder in (package / "recipes", package.parent / "recipes") if folder.is_dir()][:1]
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise RecipeError(" ".join(str(message).split())) from ex
+
+
+def recipe_parser(prog: str = "clade train RECIPE") -> jsonargparse.ArgumentParser:
+    """The parser of dotted overrides; its help explains every field."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = _Parser(prog=prog, exit_on_error=False, default_env=False)
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+@cache
+def known_keys() -> dict[str, bool]:
+    """Every dotted key of a recipe -> whether it holds a free mapping."""
+    keys: dict[str, bool] = {}
+
+    def walk(cls: Any, prefix: str) -> None:
+        hints = get_type_hints(cls)
+        for f in dataclasses.fields(cls):
+            keys[prefix + f.name] = "dict" in str(hints[f.name])
+            if dataclasses.is_dataclass(hints[f.name]):
+                walk(hints[f.name], f"{prefix}{f.name}.")
+
+    walk(Recipe, "")
+    return keys
+
+
+def _check_key(key: str, source: str) -> None:
+    known = known_keys()
+    if key in known or key == "help":
+        return
+    parent = key.rsplit(".", 1)[0]
+    if known.get(parent):  # data.options.count
+        return
+    siblings = [k for k in known if k.startswith(parent + ".")] if parent in known else []
+    hint = near_match(key, siblings) or near_match(key, known)
+    if not hint:
+        by_last = {k.split(".")[-1]: k for k in known}
+        close = difflib.get_close_matches(key.split(".")[-1], by_last, n=1)
+        hint = f" Did you mean '{by_last[close[0]]}'?" if close else ""
+    raise RecipeError(f"{source}: there is no key '{key}' in a recipe.{hint} `clade train --help` explains all keys.")
+
+
+def _dotted(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    known = known_keys()
+    for key, content in value.items():
+        dotted = f"{prefix}{key}"
+        yield dotted
+        if any(k.startswith(f"{dotted}.") for k in known):
+            if not isinstance(content, Mapping):
+                raise RecipeError(f"'{dotted}' is a group of keys ({dotted}.name, ...), got {content!r}.")
+            yield from _dotted(content, f"{dotted}.")
+
+
+def _build(cls: Any, values: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(cls)
+    built = {
+        key: _build(hints[key], value) if dataclasses.is_dataclass(hints[key]) else value
+        for key, value in values.items()
+    }
+    return cls(**built)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,71 @@
+"""Recipe parts -> objects. Each function gets only the part that it needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from clade.config import DataConfig, DiscriminatorConfig, GeneratorConfig, LossConfig, OptimizerConfig
+from clade.data import Augment, Cached, Dataset, create_dataset
+from clade.labels import LabelSpace
+from clade.losses import ADVERSARIAL, VGGPerceptual
+from clade.models import DISCRIMINATORS, Generator, create_generator
+from clade.training.step import Objective
+
+
+def build_dataset(config: DataConfig, split: str) -> Dataset:
+    """One split of the dataset, decoded pictures cached in memory up to ``cache_mib``."""
+    options: dict[str, Any] = {"split": split, **config.options}
+    for key in ("root", "num_classes", "unknown", "remap"):
+        if getattr(config, key) is not None:
+            options[key] = getattr(config, key)
+    if config.name == "scenes":  # drawn at the size that is trained on
+        options = {"height": config.size[0], "width": config.size[1], **options}
+    dataset = create_dataset(config.name, **options)
+    return Cached(dataset, config.cache_mib << 20) if config.cache_mib else dataset
+
+
+def build_augment(config: DataConfig) -> Augment:
+    return Augment(flip=config.flip, max_zoom=config.max_zoom, jitter=config.jitter, fit=config.fit)  # pyright: ignore[reportArgumentType]  # checked by Augment
+
+
+def build_generator(config: GeneratorConfig, space: LabelSpace, size: tuple[int, int]) -> Generator:
+    options: dict[str, Any] = {
+        "unknown_class": space.unknown_class,
+        "instance_edges": config.instance_edges,
+        "width": config.width,
+        "upsampling": config.upsampling,
+        **config.options,
+    }
+    if config.z_dim is not None:
+        options |= {"z_dim": config.z_dim, "size": size, "encoder": config.encoder}
+    return create_generator(config.name, num_classes=space.num_classes, **options)
+
+
+def build_discriminator(config: DiscriminatorConfig, space: LabelSpace, instance_edges: bool) -> nn.Module:
+    return DISCRIMINATORS[config.name](
+        space.num_rows + instance_edges + 3, width=config.width, scales=config.scales, layers=config.layers
+    )
+
+
+def build_objective(config: LossConfig) -> Objective:
+    return Objective(
+        adversarial=ADVERSARIAL[config.adversarial],
+        feature_matching=config.feature_matching,
+        perceptual=config.perceptual,
+        l1=config.l1,
+        kl=config.kl,
+        vgg=VGGPerceptual(config.vgg_weights, vgg_input=config.vgg_input) if config.perceptual else None,  # pyright: ignore[reportArgumentType]  # checked there
+    )
+
+
+def build_optimizer(config: OptimizerConfig, module: nn.Module, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(module.parameters(), lr=lr, betas=(config.beta1, config.beta2), fused=True)
+
+
+def lr_factor(step: int, steps: int, constant: float) -> float:
+    """Step size relative to the start: 1 for the first part, then linearly to 0 (section 4.2; SPADE's schedule)."""
+    hold = constant * steps
+    return 1.0 if step < hold or hold >= steps else (steps - step) / (steps - hold)

@@ -1,0 +1,66 @@
+"""What a training looks at now and then: the error on validation pictures, and a sheet of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clade.data import Batch, Dataset, Sample
+from clade.images import sheet, to_uint8
+from clade.labels import LabelSpace
+from clade.models import Generator
+
+Draw = Callable[[Batch], Tensor]
+
+
+@torch.no_grad()
+def draw_mean(generator: Generator, batch: Batch) -> Tensor:
+    """Images (N, 3, H, W) float32 of a batch; a latent generator draws the mean of the prior."""
+    z = None
+    if generator.z_dim is not None:
+        z = torch.zeros(len(batch), generator.z_dim, device=batch.label_map.device)
+    return generator(batch.label_map, z=z).float()
+
+
+def absolute_error(draw: Draw, batches: Iterable[Batch]) -> Tensor:
+    """Mean absolute differences of drawn images to photos, both in [-1, 1]: (their sum over pictures, their number)."""
+    total = torch.zeros(2, dtype=torch.float64)
+    for batch in batches:
+        assert batch.image is not None
+        error = (draw(batch) - batch.image).abs().mean((1, 2, 3)).double()
+        total += torch.stack([error.sum().cpu(), torch.tensor(len(batch), dtype=torch.float64)])
+    return total
+
+
+def sample_sheet(draw: Draw, batches: Iterable[Batch], space: LabelSpace) -> np.ndarray:
+    """Rows of label, drawn image and photo: (H, W, 3) uint8."""
+    rows = []
+    for batch in batches:
+        assert batch.image is not None
+        labels = space.colorize(batch.label_map.ids.cpu().numpy())
+        for row in zip(labels, to_uint8(draw(batch)), to_uint8(batch.image), strict=True):
+            rows.append(row)
+    return sheet(rows)
+
+
+def spread(dataset: Dataset, count: int) -> Dataset:
+    """At most ``count`` pictures, evenly spread over a dataset."""
+    count = min(count, len(dataset))
+    return _Chosen(dataset, [k * len(dataset) // count for k in range(count)])
+
+
+class _Chosen(Dataset):
+    def __init__(self, dataset: Dataset, indices: list[int]) -> None:
+        self.dataset, self.indices, self.label_space = dataset, indices, dataset.label_space
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(self.indices[index])
+
+    def read(self, index: int) -> Sample:
+        return self.dataset.read(self.indices[index])
