@@ -279,6 +279,9 @@ def _processes(workers: int, pin_memory: bool) -> dict[str, Any]:
         "persistent_workers": workers > 0,
         "worker_init_fn": _start_worker,
         "pin_memory": pin_memory,
+        # Torch draws a seed for the workers, which nothing here uses; from the global random numbers it would shift those
+        # of a resumed training.
+        "generator": torch.Generator(),
     }
 
 

@@ -184,6 +184,7 @@ def _nearest_source(length: int, out: int, device: torch.device) -> Tensor:
 
 def _integers(value: Any, what: str) -> Tensor:
     if isinstance(value, np.ndarray):
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)  # big-endian, as some 16-bit readers give it
         if value.dtype in (np.uint16, np.uint32, np.uint64):  # torch can hardly compute with these
             value = value.astype(np.int32 if value.dtype == np.uint16 else np.int64)
         value = np.ascontiguousarray(value)

@@ -57,7 +57,7 @@ class BatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        x = input.float()
+        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         n, c, h, w = x.shape
         totals = _AllReduceSum.apply(torch.cat([x.sum((0, 2, 3)), x.new_tensor([n * h * w])]))
         count = totals[-1]

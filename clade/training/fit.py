@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,33 @@ def train(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False,
     config = recipe.training
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    fabric = _fabric(recipe)
+    fabric.launch()
+    return _Run(recipe, folder, fabric, fresh=fresh, quiet=quiet).go()
+
+
+def stepper(recipe: Recipe, folder: Path) -> Callable[[], object]:
+    """A function that does one training step each time it is called: for measuring, nothing is saved."""
+    run = _Run(recipe, folder, _fabric(recipe), fresh=True, quiet=True)
+    batches = run._batches(0)
+
+    def step() -> None:
+        run.step += 1
+        run._train_step(batches)
+        run.ema.update(run.generator, run.step)
+
+    return step
+
+
+def _fabric(recipe: Recipe) -> Fabric:
+    config = recipe.training
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision on every start
-    fabric = Fabric(
+    return Fabric(
         accelerator=config.accelerator,
         devices=config.devices,
         strategy="ddp" if config.devices > 1 else "auto",
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
     )
-    fabric.launch()
-    return _Run(recipe, folder, fabric, fresh=fresh, quiet=quiet).go()
 
 
 class _Run:
