@@ -35,4 +35,4 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.train_step
 
 clean:
-	rm -rf .venv runs .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv .pytest_cache .hypothesis .ruff_cache

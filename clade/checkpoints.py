@@ -109,7 +109,12 @@ def read_header(path: str | Path) -> dict[str, Any]:
             f"{path}: holds tensors, but says nothing of how to build the network. Weights in published layout go "
             "through clade.import_official(name, state_dict) and clade.save."
         )
-    header = json.loads(metadata[_KEY])
+    try:
+        header = json.loads(metadata[_KEY])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its header is damaged ({error}). Fetch or write the file anew.") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header is damaged (no mapping). Fetch or write the file anew.")
     if header.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: checkpoint format {header.get('format')}, this version of clade ({__version__}) reads {FORMAT}. "
@@ -129,19 +134,19 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: holds a training state, not a generator. Beside it lie last.safetensors and best.safetensors."
         )
-    made = header["generator"]
     try:
-        generator = create_generator(made["name"], **_tuples(made["options"]))
+        name, options = header["generator"]["name"], _tuples(header["generator"]["options"])
+        space, recipe = header["label_space"], header["recipe"]
+        space = None if space is None else LabelSpace.from_dict(space, source="label space")
+        info = {**header["info"], "version": header["version"]}
+    except (KeyError, TypeError, AttributeError, CladeError) as error:
+        raise CheckpointError(f"{path}: its header is damaged ({error}). Fetch or write the file anew.") from error
+    try:
+        generator = create_generator(name, **options)
         generator.load_state_dict(safetensors.torch.load_file(path))
     except (CladeError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path}: the weights do not fit the network that the file names: {error}") from error
-    space = header["label_space"]
-    return Checkpoint(
-        generator=generator.eval(),
-        label_space=None if space is None else LabelSpace.from_dict(space, source=str(path)),
-        recipe=header["recipe"],
-        info={**header["info"], "version": header["version"]},
-    )
+    return Checkpoint(generator=generator.eval(), label_space=space, recipe=recipe, info=info)
 
 
 def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:

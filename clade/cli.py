@@ -44,7 +44,8 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> int:
     result = train(Recipe.from_yaml(args.recipe, overrides), args.out, fresh=args.fresh, quiet=args.quiet)
     if result.rank == 0:
         if not result.finished:
-            print(f"Stopped after step {result.step} of {result.steps}. The same command goes on.")
+            without = " without --fresh" if args.fresh else ""
+            print(f"Stopped after step {result.step} of {result.steps}. The same command{without} goes on.")
         print(result.folder / "last.safetensors")
     return 0
 
@@ -75,6 +76,7 @@ def _generate(args: argparse.Namespace, _: list[str]) -> int:
         args.labels,
         args.out,
         size=_size(args.size, synthesizer.recipe),
+        fit=synthesizer.recipe["data"]["fit"] if args.size == "trained" and synthesizer.recipe else "stretch",
         style=args.style,
         seed=args.seed,
         grid=args.grid,
@@ -84,6 +86,10 @@ def _generate(args: argparse.Namespace, _: list[str]) -> int:
         print(f"clade: error: {message}", file=sys.stderr)
     for path in outcome.left_out:
         print(f"Not a label map, left out: {path}", file=sys.stderr)
+    if outcome.without_instances:
+        print(
+            f"{outcome.without_instances} label maps have no instance map: class borders were drawn as edges instead."
+        )
     failed = f"; {len(outcome.failed)} label maps failed" if outcome.failed else ""
     print(
         f"{len(outcome.written)} images in {args.out}{failed}" + (f"; overview {outcome.grid}" if outcome.grid else "")
@@ -241,6 +247,8 @@ def _run(arguments: list[str]) -> int:
         print()
         recipe_parser().print_help()
         return 0
+    if rest and rest[0].startswith("-"):
+        raise _Usage("the recipe comes first, as in `clade train scenes-tiny --generator.width 8`.")
     args, overrides = parser.parse_known_args(rest)
     return run(args, overrides)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import jsonargparse
 import yaml
@@ -196,7 +196,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:
         """The same from plain values, as :meth:`to_dict` gives them."""
-        for key in _dotted(value):
+        for key in _dotted(value, source):
             _check_key(key, source)
         for argument in overrides:
             if argument.startswith("--"):
@@ -233,6 +233,25 @@ class Recipe:
             (not 0 <= self.data.jitter <= 1, "data.jitter", "in [0, 1]"),
             (self.training.steps is not None and self.training.steps < 1, "training.steps", "at least 1"),
             (self.training.epochs <= 0, "training.epochs", "above 0"),
+            (self.generator.encoder and self.generator.z_dim is None, "generator.z_dim", "a number for the encoder"),
+            (self.training.devices < 1, "training.devices", "at least 1"),
+            (self.training.threads is not None and self.training.threads < 1, "training.threads", "at least 1"),
+            (self.training.seed < 0, "training.seed", "at least 0"),
+            (self.training.samples < 1, "training.samples", "at least 1"),
+            (
+                self.training.accelerator not in ("auto", "cpu", "cuda"),
+                "training.accelerator",
+                "'auto', 'cpu' or 'cuda'",
+            ),
+            (self.data.workers < 0, "data.workers", "at least 0"),
+            (self.data.cache_mib < 0, "data.cache_mib", "at least 0"),
+            (self.discriminator.width < 1, "discriminator.width", "at least 1"),
+            (self.discriminator.scales < 1, "discriminator.scales", "at least 1"),
+            (self.discriminator.layers < 1, "discriminator.layers", "at least 1"),
+            (self.optimizer.lr_generator < 0, "optimizer.lr_generator", "at least 0"),
+            (self.optimizer.lr_discriminator < 0, "optimizer.lr_discriminator", "at least 0"),
+            (not 0 <= self.optimizer.beta1 < 1, "optimizer.beta1", "in [0, 1)"),
+            (not 0 <= self.optimizer.beta2 < 1, "optimizer.beta2", "in [0, 1)"),
         ]
         for wrong, key, needed in problems:
             if wrong:
@@ -315,23 +334,26 @@ def _check_key(key: str, source: str) -> None:
     raise RecipeError(f"{source}: there is no key '{key}' in a recipe.{hint} `clade train --help` explains all keys.")
 
 
-def _dotted(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _dotted(value: Mapping[str, Any], source: str, prefix: str = "") -> Iterator[str]:
     known = known_keys()
     for key, content in value.items():
         dotted = f"{prefix}{key}"
         yield dotted
         if any(k.startswith(f"{dotted}.") for k in known):
             if not isinstance(content, Mapping):
-                raise RecipeError(f"'{dotted}' is a group of keys ({dotted}.name, ...), got {content!r}.")
-            yield from _dotted(content, f"{dotted}.")
+                raise RecipeError(f"{source}: '{dotted}' is a group of keys ({dotted}.name, ...), got {content!r}.")
+            yield from _dotted(content, source, f"{dotted}.")
 
 
-def _build(cls: Any, values: Mapping[str, Any]) -> Any:
+def _build(cls: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
     hints = get_type_hints(cls)
-    built = {
-        key: _build(hints[key], value) if dataclasses.is_dataclass(hints[key]) else value
-        for key, value in values.items()
-    }
+    built = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hints[key]):
+            value = _build(hints[key], value, f"{prefix}{key}.")
+        elif value is None and type(None) not in get_args(hints[key]):  # jsonargparse lets it through
+            raise RecipeError(f"'{prefix}{key}' has no value; leave the key out for its default.")
+        built[key] = value
     return cls(**built)
 
 

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
-from clade.data import read_photo
-from clade.data.folder import LABEL_SUFFIXES, PHOTO_SUFFIXES, natural_key
-from clade.errors import CladeError, DataError
+from clade.data import Sample, plain_resize, read_photo
+from clade.data.folder import (
+    IMAGES,
+    INSTANCES,
+    LABEL_SUFFIXES,
+    LABELS,
+    PHOTO_SUFFIXES,
+    natural_key,
+    require_same_size,
+)
+from clade.data.transforms import Fit
+from clade.errors import CladeError, DataError, LabelError
 from clade.images import save_png, sheet, to_uint8
-from clade.labels import LabelMap, nearest, read_instances, read_label
+from clade.labels import LabelMap, LabelSpace, read_instances
 from clade.synthesizer import Synthesizer
 
 
@@ -44,20 +52,23 @@ class Outcome:
         written: image files, in the order of the label files.
         failed: label file -> what is wrong with it.
         left_out: files in given folders that are no label files.
+        without_instances: maps for which a network that uses instances saw class borders instead.
         grid: the overview sheet, where asked for.
     """
 
     written: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
     left_out: list[Path] = field(default_factory=list)
+    without_instances: int = 0
     grid: Path | None = None
 
 
 def find_labels(inputs: Iterable[str | Path]) -> tuple[list[LabelFile], list[Path]]:
     """Files, folders and glob patterns -> label files, and the files in folders that are none.
 
-    A folder is searched with its subfolders; of a dataset folder (labels/, perhaps images/ and instances/) only labels/
-    is. Names keep the path below the given folder.
+    A folder is searched with its subfolders, except for images/ and instances/ beside a labels/. Names keep the path
+    below the given folder, without "labels". A file in a labels/ has the files of the same name in images/ and
+    instances/ beside it for partners, however it was given.
 
     Raises:
         DataError: nothing there, or two label files whose images would have one name.
@@ -75,7 +86,7 @@ def find_labels(inputs: Iterable[str | Path]) -> tuple[list[LabelFile], list[Pat
                 found += files
                 left_out += others
             else:
-                found.append(LabelFile(match, match.stem))
+                found.append(_with_partners(match, match.stem))
     if not found:
         suffixes = " ".join(sorted(LABEL_SUFFIXES))
         raise DataError(f"No label maps in {', '.join(map(str, inputs))}. Label maps are lossless images: {suffixes}.")
@@ -95,6 +106,7 @@ def generate(
     out: str | Path,
     *,
     size: tuple[int, int] | None = None,
+    fit: Fit = "stretch",
     style: Any = None,
     seed: int | None = None,
     grid: bool = False,
@@ -104,8 +116,9 @@ def generate(
 
     Args:
         inputs: files, folders, glob patterns (:func:`find_labels`).
-        size: (height, width) to bring label maps to first (nearest), for instance the size that was trained on; by
-            default each image has its label map's own size.
+        size: (height, width) to bring label maps to first, for instance the size that was trained on; by default each
+            image has its label map's own size.
+        fit: how a map of another shape comes to ``size`` (:func:`clade.data.plain_resize`).
         style, seed: see :class:`Synthesizer`.
         grid: also write ``out/grid.png`` with label, generated image and, where there is one, photo.
         progress: show a bar.
@@ -117,68 +130,109 @@ def generate(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise CladeError(f"{out}: is a file; a folder is needed for the images.")
+    _require_free(files, out, grid)
+    if style is not None and synthesizer.generator.encoder is None:
+        raise CladeError("A style was given, but this generator has no style encoder. Leave it out.")
+    if isinstance(style, (str, Path)):
+        style = read_photo(style)
     outcome = Outcome(left_out=left_out)
     rows: list[Sequence[np.ndarray]] = []
     with Progress(disable=not progress, transient=True) as bar:
         for file in bar.track(files, description="generate"):
             try:
-                label_map = _read(synthesizer, file, size)
+                sample = _read(synthesizer, file, size, fit, with_photo=grid and len(rows) < GRID_ROWS)
+                label_map = LabelMap(sample.ids.copy(), sample.instances)
                 image = to_uint8(synthesizer(label_map, style=style, seed=seed))[0]
-            except CladeError as error:
-                outcome.failed[file.path] = str(error)
-                continue
-            path = out / f"{file.name}.png"
-            save_png(image, path)
-            outcome.written.append(path)
-            if grid and len(rows) < GRID_ROWS:
-                rows.append(_row(synthesizer, label_map, image, file))
+                path = out / f"{file.name}.png"
+                _write(image, path)
+                outcome.written.append(path)
+                outcome.without_instances += synthesizer.generator.uses_instances and sample.instances is None
+                if grid and len(rows) < GRID_ROWS:
+                    rows.append(_row(synthesizer, sample, image))
+            except (LabelError, DataError) as error:
+                named = str(file.path) in str(error)
+                outcome.failed[file.path] = str(error) if named else f"{file.path}: {error}"
     if grid and rows:
-        outcome.grid = out / "grid.png"
-        save_png(sheet(rows), outcome.grid)
+        outcome.grid = out / GRID
+        _write(sheet(rows), outcome.grid)
     return outcome
 
 
+GRID = "grid.png"
 GRID_ROWS = 24
 """A grid shows the first so many."""
 
 
-def _read(synthesizer: Synthesizer, file: LabelFile, size: tuple[int, int] | None) -> LabelMap:
-    ids = torch.from_numpy(np.ascontiguousarray(read_label(file.path, synthesizer.label_space)))
-    instances = None
+def _require_free(files: Sequence[LabelFile], out: Path, grid: bool) -> None:
+    """Raises DataError where an image would be written over something that is needed."""
+    inputs = {path.resolve() for file in files for path in (file.path, file.instances, file.photo) if path is not None}
+    for file in files:
+        path = out / f"{file.name}.png"
+        if path.resolve() in inputs:
+            raise DataError(f"{file.path}: its image would be written over {path}. Choose another output folder.")
+        if grid and path == out / GRID:
+            raise DataError(
+                f"{file.path}: its image and the overview would both be written to {path}. Rename the file."
+            )
+
+
+def _write(image: np.ndarray, path: Path) -> None:
+    try:
+        save_png(image, path)
+    except OSError as error:
+        raise CladeError(f"{path}: cannot be written ({error}).") from error
+
+
+def _read(
+    synthesizer: Synthesizer, file: LabelFile, size: tuple[int, int] | None, fit: Fit, with_photo: bool
+) -> Sample:
+    """The label map as training would see it; with its photo where that is asked for and there is one."""
+    ids = synthesizer.read(file.path).ids[0].numpy()
+    instances = photo = None
     if file.instances is not None and synthesizer.generator.uses_instances:
-        instances = torch.from_numpy(read_instances(file.instances))
-    label_map = LabelMap(ids, instances).check(synthesizer.generator.num_rows, source=str(file.path))
-    if size is None or label_map.size == size:
-        return label_map
-    return LabelMap(nearest(label_map.ids, size), None if instances is None else nearest(instances[None], size))
+        instances = read_instances(file.instances)
+        require_same_size(file.instances, instances.shape, file.path, ids.shape)
+    if file.photo is not None and with_photo:
+        photo = read_photo(file.photo)
+        require_same_size(file.photo, photo.shape, file.path, ids.shape)
+    sample = Sample(file.name, photo, ids, instances)
+    return sample if size is None or sample.size == size else plain_resize(sample, size, fit)
 
 
-def _row(synthesizer: Synthesizer, label_map: LabelMap, image: np.ndarray, file: LabelFile) -> list[np.ndarray]:
-    ids = label_map.ids[0].numpy()
-    space = synthesizer.label_space
-    row = [np.stack([ids.astype(np.uint8)] * 3, -1) if space is None else space.colorize(ids), image]
-    if file.photo is not None:
-        photo = torch.from_numpy(read_photo(file.photo).copy()).movedim(2, 0)[None].float()
-        fitted = torch.nn.functional.interpolate(photo, size=image.shape[:2], mode="bilinear", antialias=True)
-        row.append(fitted[0].movedim(0, 2).round().clamp(0, 255).to(torch.uint8).numpy())
-    return row
+def _row(synthesizer: Synthesizer, sample: Sample, image: np.ndarray) -> list[np.ndarray]:
+    space = synthesizer.label_space or LabelSpace.numbered(synthesizer.generator.num_rows)
+    return [space.colorize(sample.ids), image, *([] if sample.image is None else [sample.image])]
 
 
 def _in_folder(folder: Path) -> tuple[list[LabelFile], list[Path]]:
-    labels = folder / "labels" if (folder / "labels").is_dir() else folder
-    paths = sorted((p for p in labels.rglob("*") if p.is_file()), key=lambda p: natural_key(str(p)))
     files, others = [], []
-    for path in paths:
-        name = path.relative_to(labels).with_suffix("").as_posix()
-        if path.suffix.lower() not in LABEL_SUFFIXES:
+    for path in sorted(folder.rglob("*"), key=lambda p: natural_key(str(p))):
+        below = path.relative_to(folder).parts
+        if not path.is_file() or any(part.startswith(".") for part in below) or _is_partner(folder, below[:-1]):
+            continue
+        if path.suffix.lower() in LABEL_SUFFIXES:
+            name = Path(*(part for part in below[:-1] if part != LABELS), path.stem).as_posix()
+            files.append(_with_partners(path, name))
+        elif path.name != "classes.json":
             others.append(path)
-        elif labels == folder:
-            files.append(LabelFile(path, name))
-        else:
-            instances = _partner(folder / "instances", name, LABEL_SUFFIXES)
-            files.append(LabelFile(path, name, instances, _partner(folder / "images", name, PHOTO_SUFFIXES)))
     return files, others
 
 
+def _is_partner(folder: Path, parts: Sequence[str]) -> bool:
+    """Whether a path lies in an images/ or instances/ beside a labels/."""
+    return any(
+        part in (IMAGES, INSTANCES) and folder.joinpath(*parts[:k], LABELS).is_dir() for k, part in enumerate(parts)
+    )
+
+
+def _with_partners(path: Path, name: str) -> LabelFile:
+    labels = next((parent for parent in path.parents if parent.name == LABELS), None)
+    if labels is None:
+        return LabelFile(path, name)
+    below = path.relative_to(labels).with_suffix("").as_posix()
+    instances = _partner(labels.with_name(INSTANCES), below, LABEL_SUFFIXES)
+    return LabelFile(path, name, instances, _partner(labels.with_name(IMAGES), below, PHOTO_SUFFIXES))
+
+
 def _partner(folder: Path, name: str, suffixes: Iterable[str]) -> Path | None:
-    return next((path for suffix in suffixes if (path := folder / f"{name}{suffix}").is_file()), None)
+    return next((path for suffix in sorted(suffixes) if (path := folder / f"{name}{suffix}").is_file()), None)

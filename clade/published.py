@@ -5,6 +5,7 @@ The published code (CLADE, SPADE) stores spectral norm the old way, as ``weight_
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from clade.errors import CheckpointError
 from clade.models import ConvEncoder, MultiscaleDiscriminator, create_generator
+from clade.models.spade_shaped import LAYOUTS
 from clade.registry import near_match
 
 State = Mapping[str, Tensor]
@@ -58,7 +60,8 @@ def import_official(name: str, state_dict: State, **options: Any) -> nn.Module:
         state_dict: published key -> tensor, as ``torch.load(path, weights_only=True)`` gives it.
         options: the constructor's keywords. What the shapes tell (classes, edges, width, latent input, ...) need not be
             given; ``upsampling="more"`` must be, and ``unknown_class=True`` or ``num_classes`` where the last class is
-            the unknown one.
+            the unknown one. For SPADE the edge looks like a class: give ``instance_edges=True`` or ``num_classes``. For
+            CLADE-ICPE see ``skip_class`` of the generator.
 
     Raises:
         CheckpointError: keys or shapes that do not fit, naming them and the options that were used.
@@ -116,23 +119,31 @@ def _spade_shaped(name: str, state: State, options: dict[str, Any]) -> tuple[nn.
     if stem.ndim == 2:
         inferred["z_dim"] = stem.shape[1]
         upsampling = options.get("upsampling", inferred.get("upsampling", "normal"))
-        side = round((stem.shape[0] // wide) ** 0.5) * {"normal": 32, "more": 64, "most": 128}.get(upsampling, 32)
-        inferred["size"] = (side, side)
-    given = options.get("num_classes", 0) + bool(options.get("unknown_class"))
+        side = math.isqrt(stem.shape[0] // wide)
+        if side**2 * wide != stem.shape[0] and "size" not in options:
+            raise CheckpointError(
+                f"The latent input of this '{name}' was made for images that are not square (fc.weight is "
+                f"{tuple(stem.shape)}), so its shape does not tell their size. Give size=(height, width)."
+            )
+        inferred["size"] = (side * 2 ** LAYOUTS[upsampling][0],) * 2 if upsampling in LAYOUTS else (256, 256)
     if name == "spade":
-        inputs = state["head_0.norm_0.mlp_shared.0.weight"].shape[1]
-        inferred["hidden"] = state["head_0.norm_0.mlp_shared.0.weight"].shape[0]
-        # The edge is one more input channel there: only the number of classes tells it from a class.
-        edges = options.get(
-            "instance_edges", "num_classes" in options and "unknown_class" in options and inputs > given
-        )
-        inferred["instance_edges"] = bool(edges)
-        rows = inputs - bool(edges)
+        first = state["head_0.norm_0.mlp_shared.0.weight"]
+        inferred["hidden"] = first.shape[0]
+        # Classes, the unknown one and the edge are all input channels there.
+        extra = first.shape[1] - options.get("num_classes", first.shape[1])
+        if extra == 1 and not {"unknown_class", "instance_edges"} & options.keys():
+            raise CheckpointError(
+                f"The weights of this 'spade' take {first.shape[1]} channels, one more than num_classes. "
+                "Say what it is: unknown_class=True or instance_edges=True."
+            )
+        unknown = bool(options.get("unknown_class", extra > bool(options.get("instance_edges", extra > 1))))
+        edges = bool(options.get("instance_edges", "num_classes" in options and extra > unknown))
+        rows = first.shape[1] - edges
     else:
         rows = state["head_0.norm_0.class_specified_affine.weight"].shape[0]
-        inferred["instance_edges"] = "head_0.norm_0.inst_conv.weight" in state
-    inferred["unknown_class"] = options.get("unknown_class", "num_classes" in options and rows > options["num_classes"])
-    inferred["num_classes"] = rows - bool(inferred["unknown_class"])
+        edges = "head_0.norm_0.inst_conv.weight" in state
+        unknown = bool(options.get("unknown_class", rows > options.get("num_classes", rows)))
+    inferred |= {"instance_edges": edges, "unknown_class": unknown, "num_classes": rows - unknown}
     return create_generator(name, **{**inferred, **options}), _SPADE_SHAPED
 
 

@@ -79,7 +79,7 @@ class Synthesizer:
             LabelError: a label map that cannot be used, or ids outside the classes.
             CladeError: a style for a generator without a style encoder.
         """
-        maps = self.read(label_map).to(self.device)
+        maps = self.generator.prepare(self.read(label_map)).to(self.device)
         z = None
         photo = None if style is None else self._photo(style)
         if photo is None and self.generator.z_dim is not None:
@@ -114,9 +114,10 @@ class Synthesizer:
             if style.dtype != np.uint8 or style.ndim != 3 or style.shape[2] != 3:
                 raise CladeError(f"A style array is (h, w, 3) uint8, got {style.shape} {style.dtype}.")
             style = torch.from_numpy(style.copy()).movedim(2, 0).float() / 127.5 - 1
-        if not isinstance(style, Tensor) or style.ndim not in (3, 4) or style.shape[-3] != 3:
+        is_photo = isinstance(style, Tensor) and style.ndim in (3, 4) and style.shape[-3] == 3
+        if not is_photo or not style.is_floating_point():
             raise CladeError(
-                "A style is a path, a PIL image, an (h, w, 3) uint8 array, or a (3, h, w) tensor in [-1, 1]."
+                "A style is a path, a PIL image, an (h, w, 3) uint8 array, or a float (3, h, w) tensor in [-1, 1]."
             )
         style = style if style.ndim == 4 else style[None]
         return style.to(self.device, torch.float32)

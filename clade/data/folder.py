@@ -176,7 +176,9 @@ def split_folder(root: Path, split: str | None) -> Path:
         return root
     named = [name for name in found if name is not None]
     have = (
-        f"It has {', '.join(named)}." if named else f"{root / LABELS} is its only set, so use split=None (or 'train')."
+        f"It has {', '.join(named)}."
+        if named
+        else f"{root / LABELS} is its only set, which is called 'train' (data.val_split=train)."
     )
     raise DataError(f"{root}: there is no split {split!r}.{near_match(str(split), named)} {have} {LAYOUT}")
 

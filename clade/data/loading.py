@@ -108,6 +108,7 @@ def train_loader(
     seed: int,
     with_positions: bool,
     instances: bool,
+    skip_class: int | None = None,
     rank: int = 0,
     world_size: int = 1,
     start: int = 0,
@@ -122,7 +123,7 @@ def train_loader(
 
     Args:
         size: (height, width) of the batches.
-        with_positions: compute ICPE positions, in the workers.
+        with_positions, skip_class: compute ICPE positions, in the workers.
         instances: hand on instance maps where the dataset has them.
         workers: reading processes; 0 reads in this one.
 
@@ -133,7 +134,7 @@ def train_loader(
     return Loader(
         _Augmented(dataset, size, augment, seed),
         batch_sampler=stream,  # pyright: ignore[reportArgumentType]  # torch wants a Sampler, and uses an iterable
-        collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances),
+        collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances, skip_class),
         **_processes(workers, pin_memory),
     )
 
@@ -150,6 +151,7 @@ def eval_loader(
     world_size: int = 1,
     pin_memory: bool = False,
     fit: Fit = "stretch",
+    skip_class: int | None = None,
 ) -> Loader:
     """Every picture once, in order, without augmentation; the last batch may be smaller.
 
@@ -158,7 +160,7 @@ def eval_loader(
     Args:
         size: (height, width), or None to keep each picture's own, one picture per batch.
         fit: how a picture of another shape is made to fit (:func:`clade.data.transforms.plain_resize`).
-        with_positions, instances, workers: as in :func:`train_loader`.
+        with_positions, skip_class, instances, workers: as in :func:`train_loader`.
 
     Raises:
         DataError: several pictures per batch without a size.
@@ -173,7 +175,7 @@ def eval_loader(
         _Plain(dataset, size, fit),
         sampler=range(rank, len(dataset), world_size),
         batch_size=batch_size,
-        collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances),
+        collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances, skip_class),
         **_processes(workers, pin_memory),
     )
 
@@ -249,6 +251,7 @@ class _Collate:
     num_rows: int
     with_positions: bool
     instances: bool
+    skip_class: int | None
 
     def __call__(self, samples: Sequence[Sample | CladeError]) -> Batch | CladeError:
         good = []
@@ -258,7 +261,7 @@ class _Collate:
             good.append(sample)
 
         def make() -> Batch:
-            batch = to_batch(good, self.with_positions, self.instances)
+            batch = to_batch(good, self.with_positions, self.instances, self.skip_class)
             # Read the range of the ids here, so that a pyramid need not read it back from a GPU.
             return replace(batch, label_map=batch.label_map.check(self.num_rows))
 
@@ -279,15 +282,17 @@ def _processes(workers: int, pin_memory: bool) -> dict[str, Any]:
         "persistent_workers": workers > 0,
         "worker_init_fn": _start_worker,
         "pin_memory": pin_memory,
-        # Torch draws a seed for the workers, which nothing here uses; from the global random numbers it would shift those
-        # of a resumed training.
+        # Torch draws a seed for the workers from this. Nothing uses it, but drawn from the global random numbers it
+        # would shift those of a resumed training.
         "generator": torch.Generator(),
     }
 
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends its workers
+    # Both reach the whole process group; they are for the main process, which saves and then ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _require_numbers(dataset_len: int, batch_size: int, rank: int, world_size: int) -> None:

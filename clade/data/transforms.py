@@ -133,11 +133,12 @@ def color_jitter(sample: Sample, strength: float, rng: np.random.Generator) -> S
     return replace(sample, image=np.asarray(photo))
 
 
-def to_batch(samples: Sequence[Sample], with_positions: bool, instances: bool) -> Batch:
+def to_batch(samples: Sequence[Sample], with_positions: bool, instances: bool, skip_class: int | None = None) -> Batch:
     """Samples of one size -> tensors.
 
     Args:
         with_positions: compute the ICPE positions here, from the labels as they are after augmentation.
+        skip_class: see :func:`clade.positions`.
         instances: hand on the instance maps. Where a sample has none, the batch has none, and a model that wants object
             borders takes the class borders.
 
@@ -149,7 +150,9 @@ def to_batch(samples: Sequence[Sample], with_positions: bool, instances: bool) -
         raise DataError(f"A batch needs samples of one size, got {sizes or 'none'}. Resize them, or use batch_size 1.")
     ids = torch.from_numpy(np.stack([sample.ids for sample in samples]))
     numbers = _stack([sample.instances if instances else None for sample in samples])
-    positions = torch.from_numpy(np.stack([positions_of(s.ids) for s in samples])) if with_positions else None
+    positions = (
+        torch.from_numpy(np.stack([positions_of(s.ids, skip_class) for s in samples])) if with_positions else None
+    )
     photos = _stack([sample.image for sample in samples])
     image = None
     if photos is not None:

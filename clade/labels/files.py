@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,11 +38,13 @@ def open_image(path: str | Path, error: type[LabelError] | type[ValueError] = La
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise error(f"{path}: {width} x {height} pixels; at most {MAX_PIXELS} pixels are read. Is it damaged?")
-            parts = [tile.extents for tile in image.tile if tile.extents]
+            tiles: list[tuple[Any, ...]] = [tuple(tile) for tile in image.tile]  # (codec, extents, offset, arguments)
+            parts = [extents for _, extents, *_ in tiles if extents]
             stored = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
             if image.format == "TIFF" and stored < width * height:  # Pillow would fill the rest with 0, a class
                 raise error(f"{path}: holds {stored} of its {width} x {height} pixels. Is it damaged?")
             image.load()
+            image.info["clade_stored"] = _stored_as(tiles)
     except Image.DecompressionBombError as bomb:
         raise error(f"{path}: {bomb} At most {MAX_PIXELS} pixels are read. Is it damaged?") from bomb
     except error:
@@ -100,8 +103,27 @@ def read_instances(path: str | Path) -> np.ndarray:
     return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
 
 
+def _stored_as(tiles: list[tuple[Any, ...]]) -> str:
+    """How the file packs its pixels, in Pillow's words: L, L;4, L;2, ..."""
+    arguments = tiles[0][3] if tiles else None
+    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return raw if isinstance(raw, str) else ""
+
+
+# Pillow spreads the numbers of 2 and 4 bits over 0..255.
+_SPREAD = {"L;2": 85, "L;4": 17}
+
+
 def _numbers(image: Image.Image, source: str) -> np.ndarray | None:
     """The numbers of a single-channel picture, None for a colour picture."""
+    stored = image.info.get("clade_stored") or _stored_as([tuple(tile) for tile in getattr(image, "tile", ())])
+    if image.mode == "L" and (image.format == "PPM" or stored not in ("", "L", *_SPREAD)):
+        raise LabelError(
+            f"{source}: a grey {image.format} file stored as '{stored}' does not hold its numbers as they are "
+            "(scaled or inverted). Save labels as PNG."
+        )
+    if image.mode == "L" and stored in _SPREAD:
+        return np.asarray(image) // _SPREAD[stored]
     if image.mode in ("L", "P"):
         return np.asarray(image)
     if image.mode == "1":

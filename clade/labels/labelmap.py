@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from clade.errors import LabelError
 from clade.labels.labelspace import outside_error
+from clade.labels.positions import positions as icpe_positions
 
 
 class LabelMap:
@@ -115,6 +116,14 @@ class LabelMap:
             raise outside_error(source, outside, f"{num_rows} classes (0..{num_rows - 1}, the unknown one included)")
         return self
 
+    def with_positions(self, skip_class: int | None = None) -> LabelMap:
+        """The same map with positions computed from its ids (``clade.positions``), or itself where it has them."""
+        if self.positions is not None:
+            return self
+        out = LabelMap(self.ids, self.instances, icpe_positions(self.ids, skip_class))
+        out._extent = self._extent
+        return out
+
     def padded(self, multiple: int) -> LabelMap:
         """Repeat the last row and column until height and width are multiples of ``multiple``; itself if they are."""
         bottom, right = -self.height % multiple, -self.width % multiple
@@ -187,7 +196,7 @@ def _integers(value: Any, what: str) -> Tensor:
         value = value.astype(value.dtype.newbyteorder("="), copy=False)  # big-endian, as some 16-bit readers give it
         if value.dtype in (np.uint16, np.uint32, np.uint64):  # torch can hardly compute with these
             value = value.astype(np.int32 if value.dtype == np.uint16 else np.int64)
-        value = np.ascontiguousarray(value)
+        value = np.require(value, requirements=["C", "W"])  # torch warns of read-only memory, as Pillow gives it
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:

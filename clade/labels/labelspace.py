@@ -63,7 +63,10 @@ class LabelSpace:
             raise LabelError(
                 f"{len(self.colors)} colours came for {len(self.names)} names. Give one (r, g, b) per name, or none."
             )
-        if self.unknown is not None and 0 <= self.unknown < self.num_classes:
+        outside = [n for n in (self.unknown, *self.remap) if n is not None and not 0 <= n < _TABLE_SIZE]
+        if outside:
+            raise LabelError(f"'unknown' or 'remap' names {outside[0]}, but files hold 0..{_TABLE_SIZE - 1}.")
+        if self.unknown is not None and self.unknown < self.num_classes:
             raise LabelError(
                 f"'unknown' is {self.unknown}, which is also the class '{self.names[self.unknown]}'. "
                 f"Use a number outside 0..{self.num_classes - 1}, or shift the classes with 'remap'."
@@ -214,11 +217,10 @@ class LabelSpace:
     def _table(self) -> np.ndarray:
         table = np.full(_TABLE_SIZE, -1, np.int32)
         table[: self.num_classes] = np.arange(self.num_classes)
-        if self.unknown is not None and 0 <= self.unknown < _TABLE_SIZE:
+        if self.unknown is not None:
             table[self.unknown] = self.num_classes
         for source, target in self.remap.items():
-            if 0 <= source < _TABLE_SIZE:
-                table[source] = self.num_classes if target == self.unknown else target
+            table[source] = self.num_classes if target == self.unknown else target
         return table
 
     def _extent(self) -> str:

@@ -241,8 +241,8 @@ def _cached_file() -> Path:
 def _how_to_get_weights() -> str:
     return (
         f"Download {VGG19_Weights.IMAGENET1K_V1.url} (torchvision's VGG19_Weights.IMAGENET1K_V1) and put it at "
-        f"{_cached_file()}; or pass weights=PATH of such a .pth or .safetensors file; or pass download=True to let "
-        "torchvision fetch it; or set losses.perceptual to 0 in the recipe."
+        f"{_cached_file()}; or name such a .pth or .safetensors file (losses.vgg_weights in the recipe, weights= in "
+        "Python, where download=True lets torchvision fetch it); or set losses.perceptual to 0 in the recipe."
     )
 
 

@@ -1,7 +1,7 @@
 """Generators, discriminators, encoders."""
 
 from clade.models import clade, spade
-from clade.models.base import GENERATORS, Generator, create_generator, list_generators
+from clade.models.base import GENERATORS, Generator, create_generator, generator_options, list_generators
 from clade.models.discriminators import DISCRIMINATORS, MultiscaleDiscriminator, discriminate
 from clade.models.encoders import ConvEncoder
 
@@ -14,6 +14,7 @@ __all__ = [
     "clade",
     "create_generator",
     "discriminate",
+    "generator_options",
     "list_generators",
     "spade",
 ]

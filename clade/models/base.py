@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clade.errors import CladeError
-from clade.labels import LabelMap, LabelPyramid, positions
+from clade.labels import LabelMap, LabelPyramid
 from clade.registry import Registry, near_match
 
 
@@ -30,11 +30,13 @@ class Generator(nn.Module, ABC):
     """Heights and widths are padded to a multiple of this."""
     uses_positions: bool = False
     """Whether label maps without positions get them computed (CLADE-ICPE)."""
+    skip_class: int | None = None
+    """Class whose pixels get the position 0, as in the published code."""
     uses_instances: bool = False
     """Whether instance maps make a difference."""
     z_dim: int | None = None
     """Length of the latent vector, None where the network starts from the label map."""
-    encoder: nn.Module | None = None
+    encoder: nn.Module | None
     """Style encoder: image -> (mu, logvar), each (N, z_dim)."""
     name: str = ""
     options: dict[str, Any]
@@ -47,6 +49,7 @@ class Generator(nn.Module, ABC):
         self.num_classes = num_classes
         self.num_rows = num_classes + unknown_class
         self.options = {}
+        self.encoder = None  # not a class attribute, which would hide the module of the same name
 
     def forward(self, label_map: LabelMap | Tensor, z: Tensor | None = None, style: Tensor | None = None) -> Tensor:
         """Label maps -> images (N, 3, H, W) in [-1, 1].
@@ -59,17 +62,18 @@ class Generator(nn.Module, ABC):
 
         Raises:
             LabelError: ids outside the classes.
-            CladeError: z or style for a generator that takes none, or of the wrong shape.
+            CladeError: z or style for a generator that takes none, both at once, or of the wrong shape.
         """
-        if not isinstance(label_map, LabelMap):
-            label_map = LabelMap(label_map)
+        label_map = self.prepare(label_map if isinstance(label_map, LabelMap) else LabelMap(label_map))
         height, width = label_map.size
-        if self.uses_positions and label_map.positions is None:
-            label_map.check(self.num_rows)
-            label_map = LabelMap(label_map.ids, label_map.instances, positions(label_map.ids))
         pyramid = LabelPyramid(label_map.padded(self.multiple), self.num_rows)
         image = self.synthesize(pyramid, self._latent(len(label_map), z, style))
         return image[:, :, :height, :width]
+
+    def prepare(self, label_map: LabelMap) -> LabelMap:
+        """What :meth:`forward` does first, and what is cheaper before a map goes to a GPU: check ids, add positions."""
+        label_map.check(self.num_rows)
+        return label_map.with_positions(self.skip_class) if self.uses_positions else label_map
 
     @abstractmethod
     def synthesize(self, labels: LabelPyramid, z: Tensor | None) -> Tensor:
@@ -96,7 +100,9 @@ class Generator(nn.Module, ABC):
                     "and has no latent input. Build it with z_dim=256 (multi-modal synthesis), or leave it out."
                 )
             return None
-        if z is None and style is not None:
+        if z is not None and style is not None:
+            raise CladeError("z and a style were both given, and each decides the image. Give one of them.")
+        if style is not None:
             z = self.encode(style)[0]
         if z is None:
             reference = next(self.parameters())
@@ -126,7 +132,7 @@ def create_generator(name: str, *, num_classes: int, **options: Any) -> Generato
         CladeError: an unknown name or option, naming the nearest known one.
     """
     build = GENERATORS[name]
-    known = [p.name for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = generator_options(name)
     for option in options:
         if option not in known:
             hint = near_match(option, known)
@@ -140,3 +146,19 @@ def create_generator(name: str, *, num_classes: int, **options: Any) -> Generato
 def list_generators() -> list[str]:
     """Names that :func:`create_generator` knows."""
     return GENERATORS.names()
+
+
+def generator_options(name: str) -> list[str]:
+    """The keywords that a generator takes, with those of its base classes where it hands further ones on.
+
+    Raises:
+        CladeError: an unknown name.
+    """
+    build = GENERATORS[name]
+    names: list[str] = []
+    for cls in build.__mro__ if isinstance(build, type) else [build]:
+        parameters = inspect.signature(cls).parameters.values()
+        names += [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in names]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names

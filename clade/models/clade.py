@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from clade.models.base import GENERATORS
 from clade.models.spade_shaped import SpadeShapedGenerator
@@ -57,6 +58,16 @@ class CladeGenerator(SpadeShapedGenerator):
 
 @GENERATORS.register("clade-icpe")
 class CladeIcpeGenerator(CladeGenerator):
-    """CLADE whose scale and shift also depend on where in its object a pixel lies (section 3.4)."""
+    """CLADE whose scale and shift also depend on where in its object a pixel lies (section 3.4).
+
+    Args:
+        skip_class: class whose pixels get the position 0. The published weights were trained so: with 0 on COCO-Stuff
+            (person) and Cityscapes; on ADE20K with the unlabelled pixels, which here are the unknown class, 150.
+        options: see :class:`CladeGenerator`.
+    """
 
     _positions = True
+
+    def __init__(self, *, num_classes: int, skip_class: int | None = None, **options: Any) -> None:
+        super().__init__(num_classes=num_classes, **options)
+        self.skip_class = skip_class

@@ -97,7 +97,7 @@ def look_up(table: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _LookUp(torch.autograd.Function):
-    """Embedding that gathers in the features' type and sums its gradient in float32.
+    """Embedding that gathers in the features' type and sums its gradient in at least float32.
 
     A plain bfloat16 embedding would sum tens of thousands of pixels in bfloat16 and lose most of them.
     """
@@ -111,7 +111,8 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (ids,) = ctx.saved_tensors
-        grad = grads[0].permute(0, 2, 3, 1).float()
+        grad = grads[0].permute(0, 2, 3, 1)
+        grad = grad.to(torch.promote_types(grad.dtype, torch.float32))
         if grad.is_cuda:  # sorts first: deterministic, and no contention on a few rows
             total = torch.ops.aten.embedding_dense_backward(grad, ids, ctx.rows, -1, False)
         else:

@@ -37,7 +37,7 @@ def parameter_free(kind: str, channels: int) -> nn.Module:
     if kind == "batch":
         return BatchNorm(channels)
     if kind == "instance":
-        return nn.InstanceNorm2d(channels, affine=False)
+        return InstanceNorm(channels)
     raise CladeError(f"There is no normalization '{kind}' to put inside a layer. Known: batch, instance.")
 
 
@@ -72,6 +72,16 @@ class BatchNorm(nn.BatchNorm2d):
             unbiased = variance * (count / (count - 1).clamp(min=1))
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
         return (centred * torch.rsqrt(variance + self.eps).view(1, c, 1, 1)).to(input.dtype)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """InstanceNorm without scale and shift. A map of a single pixel, which torch refuses, equals its mean: 0."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if input.shape[2] * input.shape[3] > 1 else input - input
 
 
 class _AllReduceSum(torch.autograd.Function):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
@@ -59,6 +60,7 @@ class _Divide(torch.autograd.Function):
         return normalized
 
     @staticmethod
+    @once_differentiable  # its own derivative would leave out that sigma depends on the weight
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         normalized, sigma, u, v = ctx.saved_tensors
         grad = grads[0]
@@ -77,5 +79,11 @@ def fold_spectral_norm(module: nn.Module) -> nn.Module:
     """Replace spectrally normalised weights by their present values, for inference; changes and returns ``module``."""
     for layer in module.modules():
         if parametrize.is_parametrized(layer, "weight"):
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            assert isinstance(layer, nn.Conv2d)  # what spectral_norm takes
+            weight = layer.weight.detach().clone()
+            learned = all(parameter.requires_grad for parameter in layer.parameters())
+            # remove_parametrizations would take `weight` off the class, which deep copies of the layer share.
+            del layer.parametrizations
+            layer.__class__ = type(layer).__bases__[0]
+            layer.weight = nn.Parameter(weight, requires_grad=learned)
     return module

@@ -80,7 +80,7 @@ def test_folder_without_splits_is_the_training_set_and_no_other(tmp_path: Path):
     add(tmp_path, "a")
     assert len(FolderDataset(tmp_path, num_classes=3, unknown=255)) == 1
     assert len(FolderDataset(tmp_path, split=None, num_classes=3, unknown=255)) == 1
-    assert "split=None" in message(lambda: FolderDataset(tmp_path, split="val", num_classes=3))
+    assert "data.val_split=train" in message(lambda: FolderDataset(tmp_path, split="val", num_classes=3))
 
 
 def test_wrong_split_names_the_splits_that_are_there(root: Path):

@@ -1,0 +1,94 @@
+"""Every recipe that comes with clade builds its networks and trains a step, at a size that fits a test."""
+
+import os
+
+import pytest
+import torch
+
+from clade.config import Recipe, list_recipes
+from clade.data import Batch
+from clade.errors import CheckpointError
+from clade.labels import LabelMap, LabelPyramid, LabelSpace
+from clade.training.builders import build_discriminator, build_generator, build_objective, build_optimizer
+from clade.training.step import TrainableGenerator, discriminator_step, generator_step
+
+TINY = ["--generator.width", "2", "--discriminator.width", "4"]
+# What classes.json of the real data says, where the recipe leaves it to the folder.
+CLASSES = {"camvid": (11, 255), "ccp": (59, None), "scenes": (12, 255)}
+
+
+def label_space(recipe):
+    count, unknown = recipe.data.num_classes, recipe.data.unknown
+    if count is None:
+        count, unknown = CLASSES[recipe.name.split("-")[0]]
+    return LabelSpace(names=tuple(f"class {k}" for k in range(count)), unknown=unknown)
+
+
+def fake_batch(space, size=(64, 64), count=2):
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.randint(space.num_rows, (count, 4, 4), generator=random)
+    ids = coarse.repeat_interleave(size[0] // 4, 1).repeat_interleave(size[1] // 4, 2)
+    ids[:, 0, 0] = space.num_rows - 1
+    image = torch.rand(count, 3, *size, generator=random) * 2 - 1
+    return Batch(image, LabelMap(ids, instances=ids), tuple("ab"[:count]))
+
+
+def test_there_are_recipes():
+    assert "scenes-tiny" in list_recipes()
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipe_builds_and_trains_a_step(name):
+    recipe = Recipe.from_yaml(name, [*TINY, "--losses.perceptual", "0"])
+    space = label_space(recipe)
+    torch.manual_seed(0)
+    generator = build_generator(recipe.generator, space, (64, 64))
+    discriminator = build_discriminator(recipe.discriminator, space, recipe.generator.instance_edges)
+    objective = build_objective(recipe.losses)
+    assert generator.num_rows == space.num_rows
+    assert generator.uses_instances == recipe.generator.instance_edges
+    batch = fake_batch(space)
+    labels = LabelPyramid(batch.label_map, space.num_rows)
+    edges = recipe.generator.instance_edges
+    fake, losses = generator_step(
+        TrainableGenerator(generator), discriminator, batch, labels, objective, instance_edges=edges
+    )
+    assert fake.shape == batch.image.shape
+    torch.stack(list(losses.values())).sum().backward()
+    build_optimizer(recipe.optimizer, generator, recipe.optimizer.lr_generator).step()
+    discriminator.zero_grad()
+    scores = discriminator_step(discriminator, batch, labels, fake, objective, instance_edges=edges)
+    torch.stack(list(scores.values())).sum().backward()
+    build_optimizer(recipe.optimizer, discriminator, recipe.optimizer.lr_discriminator).step()
+    for module in (generator, discriminator):
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+        assert all(p.isfinite().all() for p in module.parameters())
+    assert all(value.isfinite() for value in {**losses, **scores}.values())
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipe_without_vgg_weights_says_where_to_get_them(name, tmp_path, monkeypatch):
+    recipe = Recipe.from_yaml(name)
+    if not recipe.losses.perceptual:
+        assert build_objective(recipe.losses).vgg is None
+        assert recipe.losses.l1 > 0
+        return
+    monkeypatch.setitem(os.environ, "TORCH_HOME", str(tmp_path))
+    with pytest.raises(CheckpointError) as caught:
+        build_objective(recipe.losses)
+    assert "losses.perceptual to 0" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [n for n in list_recipes() if n.split("-")[0] in ("ade20k", "coco", "cityscapes")])
+def test_the_paper_s_recipes_have_the_paper_s_settings(name):
+    recipe = Recipe.from_yaml(name)
+    assert recipe.training.epochs == 200
+    assert recipe.training.batch_size == (16 if name.startswith("cityscapes") else 32)
+    assert recipe.data.size == ((256, 512) if name.startswith("cityscapes") else (256, 256))
+    assert (recipe.optimizer.lr_generator, recipe.optimizer.lr_discriminator) == (1e-4, 4e-4)
+    assert (recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.constant) == (0, 0.9, 0.5)
+    assert (recipe.losses.feature_matching, recipe.losses.perceptual, recipe.losses.l1) == (10, 10, 0)
+    assert recipe.losses.adversarial == "hinge"
+    assert (recipe.generator.width, recipe.discriminator.width) == (64, 64)
+    assert recipe.generator.instance_edges == (not name.startswith("ade20k"))

@@ -1,0 +1,394 @@
+"""One training step against an independent recomputation, and the parts around it."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from clade.config import OptimizerConfig, Recipe
+from clade.data import Batch
+from clade.labels import LabelMap, LabelPyramid
+from clade.losses import ADVERSARIAL, VGGPerceptual
+from clade.models import DISCRIMINATORS, create_generator
+from clade.nn import BatchNorm
+from clade.training.builders import build_optimizer, lr_factor
+from clade.training.ema import Ema
+from clade.training.fit import _Run, stepper
+from clade.training.step import Objective, TrainableGenerator, discriminator_step, generator_step, latent_noise
+
+ROWS = 4
+WEIGHTS = {"feature_matching": 10.0, "perceptual": 0.0, "l1": 2.0, "kl": 0.05}
+
+
+def objective(adversarial="hinge", vgg=None, **weights):
+    return Objective(adversarial=ADVERSARIAL[adversarial], vgg=vgg, **{**WEIGHTS, **weights})
+
+
+def make_batch(count=2, size=32, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    ids = torch.randint(ROWS, (count, 8, 8), generator=random)
+    ids = ids.repeat_interleave(size // 8, 1).repeat_interleave(size // 8, 2)
+    image = torch.rand(count, 3, size, size, generator=random) * 2 - 1
+    return Batch(image, LabelMap(ids, instances=ids), tuple(str(k) for k in range(count)))
+
+
+def networks(edges=False, dtype=torch.float32, name="clade", **options):
+    torch.manual_seed(1)
+    generator = create_generator(name, num_classes=ROWS, width=2, instance_edges=edges, **options)
+    discriminator = DISCRIMINATORS["multiscale"](ROWS + edges + 3, width=8, layers=3)
+    # Weights at their first size give features that no loss tells apart.
+    with torch.no_grad():
+        for p in (*generator.parameters(), *discriminator.parameters()):
+            p.add_(torch.randn_like(p), alpha=0.05)
+    return TrainableGenerator(generator.to(dtype)).train(), discriminator.to(dtype).train()
+
+
+def pyramid(batch):
+    return LabelPyramid(batch.label_map, ROWS)
+
+
+def one_hot(batch, edges):
+    ids = batch.label_map.ids
+    planes = [torch.stack([(ids == k).float() for k in range(ROWS)], 1)]
+    if edges:  # by hand: any of the four neighbours has another number
+        number = batch.label_map.instances
+        edge = torch.zeros(len(batch), 1, *ids.shape[1:])
+        for n in range(len(batch)):
+            for y in range(ids.shape[1]):
+                for x in range(ids.shape[2]):
+                    around = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+                    inside = [(j, i) for j, i in around if 0 <= j < ids.shape[1] and 0 <= i < ids.shape[2]]
+                    edge[n, 0, y, x] = any(number[n, j, i] != number[n, y, x] for j, i in inside)
+        planes.append(edge)
+    return torch.cat(planes, 1)
+
+
+def features_of(discriminator, batch, fake, edges):
+    """(of fake, of real), each seen alone: no layer of the discriminator mixes pictures."""
+    discriminator = copy.deepcopy(discriminator)
+    labels = one_hot(batch, edges)
+    discriminator(torch.cat([torch.cat([labels, fake], 1), torch.cat([labels, batch.image], 1)]))  # moves its u and v
+    discriminator.eval()
+    return [discriminator(torch.cat([labels, image], 1)) for image in (fake, batch.image)]
+
+
+@pytest.mark.parametrize("edges", [False, True])
+def test_generator_losses_equal_their_definitions(edges):
+    generator, discriminator = networks(edges)
+    batch = make_batch()
+    before = copy.deepcopy(discriminator)
+    vgg = VGGPerceptual("random")
+    fake, losses = generator_step(
+        generator, discriminator, batch, pyramid(batch), objective(vgg=vgg, perceptual=3.0), instance_edges=edges
+    )
+    assert fake.shape == batch.image.shape
+    with torch.no_grad():
+        of_fake, of_real = features_of(before, batch, fake, edges)
+        gan = sum(-scale[-1].mean() for scale in of_fake) / 2
+        matching = sum(
+            (a - b).abs().mean()
+            for fakes, reals in zip(of_fake, of_real, strict=True)
+            for a, b in zip(fakes[:-1], reals[:-1], strict=True)
+        )
+        perceptual = sum(
+            w * (a - b).abs().mean()
+            for w, a, b in zip(
+                (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), vgg.features(fake), vgg.features(batch.image), strict=True
+            )
+        )
+    expected = {
+        "gan": gan,
+        "feature_matching": 10 * matching / 2,
+        "perceptual": 3 * perceptual,
+        "l1": 2 * (fake - batch.image).abs().mean(),
+    }
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("edges", [False, True])
+def test_discriminator_losses_equal_their_definitions(edges):
+    _, discriminator = networks(edges)
+    batch = make_batch()
+    fake = torch.rand(2, 3, 32, 32) * 2 - 1
+    before = copy.deepcopy(discriminator)
+    losses = discriminator_step(discriminator, batch, pyramid(batch), fake, objective(), instance_edges=edges)
+    with torch.no_grad():
+        of_fake, of_real = features_of(before, batch, fake, edges)
+    real = sum((1 - scale[-1]).clamp(min=0).mean() for scale in of_real) / 2
+    false = sum((1 + scale[-1]).clamp(min=0).mean() for scale in of_fake) / 2
+    assert losses.keys() == {"d_real", "d_fake"}
+    assert losses["d_real"].item() == pytest.approx(real.item(), rel=1e-5)
+    assert losses["d_fake"].item() == pytest.approx(false.item(), rel=1e-5)
+
+
+def test_a_term_of_weight_0_is_not_computed():
+    generator, discriminator = networks()
+    batch = make_batch()
+    weights = objective(feature_matching=0.0, l1=0.0)
+    _, losses = generator_step(generator, discriminator, batch, pyramid(batch), weights, instance_edges=False)
+    assert losses.keys() == {"gan"}
+
+
+def test_generator_losses_reach_all_of_the_generator_and_nothing_frozen():
+    generator, discriminator = networks()
+    batch = make_batch()
+    discriminator.requires_grad_(False)
+    _, losses = generator_step(generator, discriminator, batch, pyramid(batch), objective(), instance_edges=False)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
+    assert all(p.grad is None for p in discriminator.parameters())
+
+
+def test_adversarial_loss_alone_reaches_the_generator_through_the_frozen_discriminator():
+    generator, discriminator = networks()
+    batch = make_batch()
+    discriminator.requires_grad_(False)
+    _, losses = generator_step(generator, discriminator, batch, pyramid(batch), objective(), instance_edges=False)
+    losses["gan"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
+
+
+def test_discriminator_losses_reach_all_of_the_discriminator_and_no_generator():
+    generator, discriminator = networks()
+    batch = make_batch()
+    fake, _ = generator_step(generator, discriminator, batch, pyramid(batch), objective(), instance_edges=False)
+    losses = discriminator_step(discriminator, batch, pyramid(batch), fake, objective(), instance_edges=False)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in discriminator.parameters())
+    assert all(p.grad is None for p in generator.parameters())
+
+
+def test_the_kl_term_needs_an_encoder():
+    batch = make_batch()
+    noise = torch.randn(2, 6)
+    plain, discriminator = networks(z_dim=6, size=(32, 32))
+    _, losses = generator_step(
+        plain, discriminator, batch, pyramid(batch), objective(), instance_edges=False, noise=noise
+    )
+    assert "kl" not in losses
+    styled, discriminator = networks(z_dim=6, size=(32, 32), encoder=True, encoder_width=2)
+    mu, logvar = copy.deepcopy(styled).generator.encode(batch.image)
+    fake, losses = generator_step(
+        styled, discriminator, batch, pyramid(batch), objective(), instance_edges=False, noise=noise
+    )
+    expected = 0.05 * 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum() / 2
+    assert losses["kl"].item() == pytest.approx(expected.item(), rel=1e-5)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in styled.generator.encoder.parameters())
+    z = mu + (0.5 * logvar).exp() * noise
+    again = copy.deepcopy(networks(z_dim=6, size=(32, 32), encoder=True, encoder_width=2)[0]).generator
+    assert torch.allclose(again(batch.label_map, z=z), fake, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["clade", "clade-icpe", "spade"])
+def test_two_half_batches_accumulate_to_the_gradient_of_the_whole(name):
+    """Exactly so without batch statistics. A picture's gradient must not depend on its neighbours."""
+    generator, discriminator = networks(dtype=torch.float64, name=name, normalization="instance")
+    discriminator.eval()  # spectral norm would move between the halves
+    generator.eval()
+    batch = make_batch(4, seed=3)
+    batch = Batch(batch.image.double(), batch.label_map, batch.names)
+    halves = [Batch(batch.image[k : k + 2], batch.label_map[k : k + 2], batch.names[k : k + 2]) for k in (0, 2)]
+    modules = nn.ModuleList([generator, discriminator])
+
+    def gradients(batches):
+        modules.zero_grad()
+        for part in batches:
+            fake, losses = generator_step(
+                generator, discriminator, part, pyramid(part), objective(), instance_edges=False
+            )
+            generator_gradient = torch.autograd.grad(
+                sum(loss.double() for loss in losses.values()) / len(batches), list(generator.parameters())
+            )
+            for p, g in zip(generator.parameters(), generator_gradient, strict=True):
+                p.grad = g if p.grad is None else p.grad + g
+            losses = discriminator_step(discriminator, part, pyramid(part), fake, objective(), instance_edges=False)
+            (sum(loss.double() for loss in losses.values()) / len(batches)).backward()
+        return [p.grad.clone() for p in modules.parameters()]
+
+    whole, parts = gradients([batch]), gradients(halves)
+    for a, b in zip(whole, parts, strict=True):
+        # Losses are averaged in float32, whatever the type of the networks.
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6 * a.abs().max().item())
+
+
+@pytest.mark.parametrize(("rank_count", "world"), [(1, 4), (2, 2), (4, 1)])
+def test_the_noise_of_the_ranks_is_the_noise_of_one_process(rank_count, world):
+    whole = latent_noise(seed=3, batch_number=7, count=4, z_dim=5, rank=0, world_size=1)
+    parts = [latent_noise(3, 7, rank_count, 5, rank, world) for rank in range(world)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_the_noise_is_standard_normal_new_for_every_batch_and_seed_and_leaves_the_global_numbers_alone():
+    before = torch.get_rng_state()
+    noise = [latent_noise(seed, number, 64, 64, 0, 1) for seed in range(3) for number in range(3)]
+    assert torch.equal(torch.get_rng_state(), before)
+    joined = torch.stack(noise)
+    assert joined.mean().abs() < 0.03
+    assert abs(joined.std() - 1) < 0.03
+    correlations = torch.corrcoef(joined.flatten(1)) - torch.eye(len(noise))
+    assert correlations.abs().max() < 0.1
+
+
+def tiny_recipe(*overrides):
+    plain = {
+        "data": {"size": [32, 32], "options": {"count": 8, "val_count": 2}},
+        "generator": {"name": "clade", "width": 2},
+        "discriminator": {"width": 4, "layers": 2},
+        "losses": {"perceptual": 0},
+        "training": {"steps": 8, "batch_size": 2, "accelerator": "cpu"},
+    }
+    return Recipe.from_dict(plain, overrides)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """The training runs that ``stepper`` builds, to look inside."""
+    made = []
+    build = _Run.__init__
+
+    def noted(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        made.append(self)
+
+    monkeypatch.setattr(_Run, "__init__", noted)
+
+    def start(*overrides):
+        step = stepper(tiny_recipe(*overrides), tmp_path / "run")
+        return made[-1], step
+
+    return start
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_generator_statistics_move_once_per_batch(runs, parts):
+    """The published discriminator step runs the generator again, and its statistics move twice."""
+    run, step = runs("--training.accumulate", str(parts))
+    norms = [module for module in run.generator.modules() if isinstance(module, BatchNorm)]
+    assert norms
+    for number in (1, 2):
+        step()
+        assert {int(norm.num_batches_tracked) for norm in norms} == {number * parts}
+
+
+def test_a_step_trains_both_networks_and_shows_the_discriminator_the_generator_s_own_images(runs):
+    run, step = runs()
+    seen = []
+    run.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    before = copy.deepcopy(run.generator), copy.deepcopy(run.discriminator)
+    step()
+    of_generator, of_discriminator = seen
+    assert torch.equal(of_generator, of_discriminator)
+    batch = next(run._batches(0))
+    fake = TrainableGenerator(before[0]).train()(batch.label_map, batch.image, None)[0]
+    assert torch.allclose(of_discriminator[:2, -3:], fake, atol=1e-6)
+    assert torch.equal(of_discriminator[2:, -3:], batch.image)
+    for old, new in zip(before, (run.generator, run.discriminator), strict=True):
+        for (key, a), b in zip(old.named_parameters(), new.parameters(), strict=True):
+            assert not torch.equal(a, b), key
+
+
+def test_accumulated_losses_are_means_over_the_parts(runs):
+    run, _ = runs("--training.accumulate", "3")
+    run.step = 1
+    totals = {}
+    values = [1.0, 2.0, 6.0]
+    for value in values:
+        run._backward({"gan": torch.tensor(value, requires_grad=True)}, totals)
+    assert float(totals["gan"]) == pytest.approx(3.0)
+
+
+def by_hand(averages, source, step, decay):
+    d = min(decay, (1 + step) / (10 + step))
+    return {
+        key: source[key].clone()
+        if not source[key].is_floating_point() or key.endswith(("._u", "._v"))
+        else d * value.double() + (1 - d) * source[key].double()
+        for key, value in averages.items()
+    }
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
+def test_the_moving_average_equals_its_equation(decay):
+    generator = create_generator("clade", num_classes=3, width=1)
+    ema = Ema(generator, decay)
+    expected = {k: v.clone() for k, v in generator.state_dict().items()}
+    assert any(k.endswith("._u") for k in expected)
+    assert any(k.endswith("num_batches_tracked") for k in expected)
+    for step in (1, 2, 3, 50):
+        with torch.no_grad():
+            for value in generator.state_dict().values():
+                value.copy_(torch.randn_like(value)) if value.is_floating_point() else value.add_(step)
+        ema.update(generator, step)
+        expected = by_hand(expected, generator.state_dict(), step, decay)
+        for key, value in ema.generator.state_dict().items():
+            assert torch.allclose(value.double(), expected[key].double(), atol=1e-6), key
+            if decay == 0 or not value.is_floating_point() or key.endswith(("._u", "._v")):
+                assert torch.equal(value, generator.state_dict()[key]), key
+
+
+def test_the_moving_average_warms_up():
+    generator = create_generator("clade", num_classes=3, width=1)
+    ema = Ema(generator, 0.9999)
+    weight = next(generator.parameters())
+    with torch.no_grad():
+        weight.fill_(0)
+        next(ema.generator.parameters()).fill_(1)
+    ema.update(generator, 1)
+    assert next(ema.generator.parameters()).mean().item() == pytest.approx(2 / 11)
+
+
+def test_the_moving_average_neither_trains_nor_shares_weights():
+    generator = create_generator("clade", num_classes=3, width=1)
+    ema = Ema(generator, 0.9)
+    assert not ema.generator.training
+    assert not any(p.requires_grad for p in ema.generator.parameters())
+    own = {p.data_ptr() for p in generator.state_dict().values()}
+    assert own.isdisjoint(p.data_ptr() for p in ema.generator.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "constant", "factor"),
+    [
+        (0, 100, 0.5, 1.0),
+        (49, 100, 0.5, 1.0),
+        (50, 100, 0.5, 1.0),
+        (51, 100, 0.5, 0.98),
+        (75, 100, 0.5, 0.5),
+        (99, 100, 0.5, 0.02),
+        (99, 100, 1.0, 1.0),
+        (0, 100, 0.0, 1.0),
+        (25, 100, 0.0, 0.75),
+        (0, 1, 0.5, 1.0),
+    ],
+)
+def test_the_step_size_is_constant_then_falls_linearly(step, steps, constant, factor):
+    assert lr_factor(step, steps, constant) == pytest.approx(factor)
+
+
+def test_both_optimizers_get_the_scheduled_step_sizes(runs):
+    run, step = runs("--optimizer.constant", "0.5", "--optimizer.lr_generator", "0.1")
+    for number in range(1, 9):
+        step()
+        factor = 1.0 if number <= 5 else (8 - (number - 1)) / 4
+        assert run.optimizer_g.param_groups[0]["lr"] == pytest.approx(0.1 * factor)
+        assert run.optimizer_d.param_groups[0]["lr"] == pytest.approx(4e-4 * factor)
+
+
+def test_the_optimizer_is_adam_with_the_recipe_s_moments():
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    module = nn.ParameterList([weight])
+    optimizer = build_optimizer(OptimizerConfig(beta1=0.0, beta2=0.9), module, 0.1)
+    value, second = weight.detach().clone(), torch.zeros(2)
+    for number in range(1, 4):
+        gradient = torch.tensor([0.5, -3.0]) * number
+        weight.grad = gradient.clone()
+        optimizer.step()
+        second = 0.9 * second + 0.1 * gradient**2
+        value -= 0.1 * gradient / ((second / (1 - 0.9**number)).sqrt() + 1e-8)
+        assert torch.allclose(weight.detach(), value, atol=1e-6)
+    assert math.isclose(optimizer.param_groups[0]["lr"], 0.1)
