@@ -16,7 +16,8 @@ class CladeGenerator(SpadeShapedGenerator):
 
     Args:
         normalization: inside every layer, ``batch`` (synchronised under DDP) or ``instance``.
-        Others: see :class:`SpadeShapedGenerator`.
+        options: ``width``, ``upsampling``, ``z_dim``, ``size``, ``encoder``, ``encoder_width``; see
+            :class:`SpadeShapedGenerator`.
     """
 
     _positions = False
@@ -27,13 +28,8 @@ class CladeGenerator(SpadeShapedGenerator):
         num_classes: int,
         unknown_class: bool = False,
         instance_edges: bool = False,
-        width: int = 64,
-        upsampling: str = "normal",
-        z_dim: int | None = None,
-        size: tuple[int, int] = (256, 256),
-        encoder: bool = False,
-        encoder_width: int = 64,
         normalization: str = "batch",
+        **options: Any,
     ) -> None:
         norm = partial(
             CLADE,
@@ -42,18 +38,8 @@ class CladeGenerator(SpadeShapedGenerator):
             positions=self._positions,
             normalization=normalization,
         )
-        super().__init__(
-            norm,
-            num_classes=num_classes,
-            unknown_class=unknown_class,
-            instance_edges=instance_edges,
-            width=width,
-            upsampling=upsampling,
-            z_dim=z_dim,
-            size=size,
-            encoder=encoder,
-            encoder_width=encoder_width,
-        )
+        classes = {"num_classes": num_classes, "unknown_class": unknown_class, "instance_edges": instance_edges}
+        super().__init__(norm, **classes, **options)
 
 
 @GENERATORS.register("clade-icpe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from clade.models.base import GENERATORS
 from clade.models.spade_shaped import SpadeShapedGenerator
@@ -16,7 +17,8 @@ class SpadeGenerator(SpadeShapedGenerator):
     Args:
         hidden: channels inside every modulation network.
         normalization: inside every layer, ``batch`` (synchronised under DDP) or ``instance``.
-        Others: see :class:`SpadeShapedGenerator`.
+        options: ``width``, ``upsampling``, ``z_dim``, ``size``, ``encoder``, ``encoder_width``; see
+            :class:`SpadeShapedGenerator`.
     """
 
     def __init__(
@@ -25,14 +27,9 @@ class SpadeGenerator(SpadeShapedGenerator):
         num_classes: int,
         unknown_class: bool = False,
         instance_edges: bool = False,
-        width: int = 64,
-        upsampling: str = "normal",
-        z_dim: int | None = None,
-        size: tuple[int, int] = (256, 256),
-        encoder: bool = False,
-        encoder_width: int = 64,
         hidden: int = 128,
         normalization: str = "batch",
+        **options: Any,
     ) -> None:
         norm = partial(
             SPADE,
@@ -41,15 +38,5 @@ class SpadeGenerator(SpadeShapedGenerator):
             hidden=hidden,
             normalization=normalization,
         )
-        super().__init__(
-            norm,
-            num_classes=num_classes,
-            unknown_class=unknown_class,
-            instance_edges=instance_edges,
-            width=width,
-            upsampling=upsampling,
-            z_dim=z_dim,
-            size=size,
-            encoder=encoder,
-            encoder_width=encoder_width,
-        )
+        classes = {"num_classes": num_classes, "unknown_class": unknown_class, "instance_edges": instance_edges}
+        super().__init__(norm, **classes, **options)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -29,28 +28,15 @@ from clade.training.builders import (
     build_optimizer,
     lr_factor,
 )
+from clade.training.checks import check_batch, check_classes, lacks_instances
 from clade.training.ema import Ema
+from clade.training.folder import BEST, LAST, STATE, changes, tidy
+from clade.training.launch import make_fabric
 from clade.training.report import Report
 from clade.training.signals import stop_on_signal
 from clade.training.state import load_state, read_facts, save_state
 from clade.training.step import TrainableGenerator, discriminator_step, generator_step, latent_noise
 from clade.training.validation import absolute_error, draw_mean, sample_sheet, spread
-
-STATE, LAST, BEST = "state.safetensors", "last.safetensors", "best.safetensors"
-
-# What may change between the parts of one training without making it another one.
-_FREE = {
-    "name",
-    "data.root",
-    "data.workers",
-    "data.cache_mib",
-    "training.max_minutes",
-    "training.save_every",
-    "training.log_every",
-    "training.samples",
-    "training.threads",
-    "training.accelerator",
-}
 
 
 @dataclass(frozen=True)
@@ -92,17 +78,23 @@ def train(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False,
         CladeError: data, recipe or folder cannot be used as they are; or the losses stopped being numbers.
     """
     folder = Path(out) if out is not None else Path("runs") / recipe.name
-    config = recipe.training
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    fabric = _fabric(recipe)
+    if folder.exists() and not folder.is_dir():
+        raise CladeError(f"{folder}: is a file; a folder is needed for the training.")
+    fabric = make_fabric(recipe)
     fabric.launch()
-    return _Run(recipe, folder, fabric, fresh=fresh, quiet=quiet).go()
+    if recipe.training.threads is not None:
+        torch.set_num_threads(recipe.training.threads)  # after the launch, which sets a number of its own
+    try:
+        return _Run(recipe, folder, fabric, fresh=fresh, quiet=quiet).go()
+    except RuntimeError as error:
+        if fabric.world_size > 1 and "peer" in str(error):
+            raise CladeError("Another process of this training has stopped; its own message says why.") from error
+        raise
 
 
 def stepper(recipe: Recipe, folder: Path) -> Callable[[], object]:
     """A function that does one training step each time it is called: for measuring, nothing is saved."""
-    run = _Run(recipe, folder, _fabric(recipe), fresh=True, quiet=True)
+    run = _Run(recipe, folder, make_fabric(recipe), fresh=True, quiet=True)
     batches = run._batches(0)
 
     def step() -> None:
@@ -111,17 +103,6 @@ def stepper(recipe: Recipe, folder: Path) -> Callable[[], object]:
         run.ema.update(run.generator, run.step)
 
     return step
-
-
-def _fabric(recipe: Recipe) -> Fabric:
-    config = recipe.training
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision on every start
-    return Fabric(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        strategy="ddp" if config.devices > 1 else "auto",
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-    )
 
 
 class _Run:
@@ -134,24 +115,30 @@ class _Run:
         self.dataset = build_dataset(recipe.data, recipe.data.train_split)
         self.validation = build_dataset(recipe.data, recipe.data.val_split)
         self.space = self.dataset.label_space
-        if self.validation.label_space.num_rows != self.space.num_rows:
-            raise RecipeError("Training and validation data have different classes; both need the same classes.json.")
+        check_classes(self.dataset, self.validation)
         self.edges = recipe.generator.instance_edges
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.generator = build_generator(recipe.generator, self.space, recipe.data.size)
-            self.discriminator = build_discriminator(recipe.discriminator, self.space, self.edges)
+        torch.manual_seed(config.seed)
+        self.generator = build_generator(recipe.generator, self.space, recipe.data.size)
+        self.discriminator = build_discriminator(recipe.discriminator, self.space, self.edges)
+        # Before the optimizers: their moments live where the weights do.
+        self.generator.to(fabric.device)
+        self.discriminator.to(fabric.device)
         self.objective = build_objective(recipe.losses)
         if self.objective.vgg is not None:
             self.objective.vgg.to(fabric.device)
         self.optimizer_g = build_optimizer(recipe.optimizer, self.generator, recipe.optimizer.lr_generator)
         self.optimizer_d = build_optimizer(recipe.optimizer, self.discriminator, recipe.optimizer.lr_discriminator)
-        self.ema = Ema(self.generator.to(fabric.device), config.ema)
+        self.ema = Ema(self.generator, config.ema)
+        check_batch(self.generator, recipe.data.size, config.batch_size * fabric.world_size)
+        if self.edges and lacks_instances(self.dataset, self.validation) and fabric.is_global_zero and not quiet:
+            print("Note: the data have no instance maps; class borders serve as instance edges.", file=sys.stderr)
         self.per_step = config.batch_size * fabric.world_size * config.accumulate
         self.steps = config.steps or math.ceil(config.epochs * len(self.dataset) / self.per_step)
         self.validate_every = max(1, round(config.validate_every * len(self.dataset) / self.per_step))
         self.step, self.best = 0, None
-        self._resume(fresh)
+        self.fresh = fresh
+        if not fresh and (folder / STATE).exists():
+            self._resume(folder / STATE)
         self.wrapped_g = fabric.setup(TrainableGenerator(self.generator), self.optimizer_g)[0]
         self.wrapped_d = fabric.setup(self.discriminator, self.optimizer_d)[0]
 
@@ -159,6 +146,8 @@ class _Run:
         if self.step >= self.steps:
             return self._result()
         fabric, config = self.fabric, self.recipe.training
+        if fabric.is_global_zero:
+            tidy(self.folder, self.fresh)
         with (
             stop_on_signal() as stop,
             Report(self.folder, self.step, self.steps, fabric.is_global_zero, self.quiet) as report,
@@ -173,11 +162,16 @@ class _Run:
                     report.losses(self.step, self._checked(losses), self.per_step, self._rates())
                 report.advance(self.step)
                 late = config.max_minutes is not None and time.monotonic() - self.started > config.max_minutes * 60
-                stopping = self._any(stop.requested or late)
-                if self.step % self.validate_every == 0 or self.step == self.steps:
+                # Asking all processes waits for all of them: now and then is often enough.
+                ask = fabric.world_size == 1 or self.step % 10 == 0
+                stopping = ask and self._any(stop.requested or late)
+                validating = self.step % self.validate_every == 0 or self.step == self.steps
+                saving = validating or stopping or self.step % config.save_every == 0
+                if saving:  # what is kept must be good
+                    self._check_weights(self._checked(losses))
+                if validating:
                     self._validate(report)
-                if self.step % config.save_every == 0 or self.step == self.steps or stopping:
-                    self._checked(losses)
+                if saving:
                     self._save()
                 if stopping:
                     break
@@ -193,6 +187,7 @@ class _Run:
             augment=build_augment(data),
             seed=config.seed,
             with_positions=self.generator.uses_positions,
+            skip_class=self.generator.skip_class,
             instances=self.edges,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
@@ -218,26 +213,28 @@ class _Run:
         for part in range(config.accumulate):
             batch = next(batches)
             labels = LabelPyramid(batch.label_map, self.space.num_rows)
-            with fabric.no_backward_sync(self.wrapped_g, enabled=part + 1 < config.accumulate), fabric.autocast():
-                fake, losses = generator_step(
-                    self.wrapped_g,
-                    self.discriminator,
-                    batch,
-                    labels,
-                    self.objective,
-                    instance_edges=self.edges,
-                    noise=self._noise(part, len(batch)),
-                )
+            with fabric.no_backward_sync(self.wrapped_g, enabled=part + 1 < config.accumulate):
+                with fabric.autocast():
+                    fake, losses = generator_step(
+                        self.wrapped_g,
+                        self.discriminator,
+                        batch,
+                        labels,
+                        self.objective,
+                        instance_edges=self.edges,
+                        noise=self._noise(part, len(batch)),
+                    )
                 self._backward(losses, totals)
             done.append((batch, labels, fake.detach()))
         self.optimizer_g.step()
         self.optimizer_g.zero_grad()
         self.discriminator.requires_grad_(True)
         for part, (batch, labels, fake) in enumerate(done):
-            with fabric.no_backward_sync(self.wrapped_d, enabled=part + 1 < config.accumulate), fabric.autocast():
-                losses = discriminator_step(
-                    self.wrapped_d, batch, labels, fake, self.objective, instance_edges=self.edges
-                )
+            with fabric.no_backward_sync(self.wrapped_d, enabled=part + 1 < config.accumulate):
+                with fabric.autocast():
+                    losses = discriminator_step(
+                        self.wrapped_d, batch, labels, fake, self.objective, instance_edges=self.edges
+                    )
                 self._backward(losses, totals)
         self.optimizer_d.step()
         self.optimizer_d.zero_grad()
@@ -269,13 +266,29 @@ class _Run:
                 group["lr"] = rate
 
     def _checked(self, losses: dict[str, Tensor]) -> dict[str, float]:
-        values = {name: float(value) for name, value in losses.items()}
-        if self._any(not all(math.isfinite(value) for value in values.values())):
-            raise CladeError(
-                f"Step {self.step}: the losses are no longer numbers ({values}). The last state in {self.folder} is "
-                "from before. Try a smaller optimizer.lr_generator and lr_discriminator, or training.precision=fp32."
-            )
+        """Losses as numbers, their means over all processes."""
+        means = self._sum(torch.stack(list(losses.values()))) / self.fabric.world_size
+        values = dict(zip(losses, means.tolist(), strict=True))
+        self._require(
+            all(math.isfinite(value) for value in values.values()), f"losses are no longer numbers ({values})"
+        )
         return values
+
+    def _check_weights(self, losses: dict[str, float]) -> None:
+        """The step after good losses may be the one that spoils the weights."""
+        good = torch.ones((), dtype=torch.bool, device=self.fabric.device)
+        for module in (self.generator, self.discriminator):
+            for value in module.state_dict().values():
+                good &= value.isfinite().all()
+        self._require(bool(good), f"weights are no longer numbers (losses were {losses})")
+
+    def _require(self, good: bool, what: str) -> None:
+        if self._any(not good):
+            kept = "The last state in {} is from before" if (self.folder / STATE).exists() else "No state is in {} yet"
+            raise CladeError(
+                f"Step {self.step}: the {what}. {kept.format(self.folder)}. Try a smaller optimizer.lr_generator and "
+                "optimizer.lr_discriminator, or training.precision=fp32."
+            )
 
     def _validate(self, report: Report) -> None:
         data, config, fabric = self.recipe.data, self.recipe.training, self.fabric
@@ -290,6 +303,7 @@ class _Run:
                 size=data.size,
                 batch_size=batch_size,
                 with_positions=self.generator.uses_positions,
+                skip_class=self.generator.skip_class,
                 instances=self.edges,
                 rank=rank,
                 world_size=world_size,
@@ -319,6 +333,7 @@ class _Run:
                 "steps": self.steps,
                 "best": self.best,
                 "per_step": self.per_step,
+                "pictures": len(self.dataset),
                 "threads": torch.get_num_threads(),
                 "recipe": self.recipe.to_dict(),
             }
@@ -332,21 +347,11 @@ class _Run:
             info = {"step": self.step, "epoch": round(epoch, 3), "val_l1": score}
             save(self.ema.generator, self.folder / name, self.space, self.recipe, info)
 
-    def _resume(self, fresh: bool) -> None:
-        path = self.folder / STATE
-        if self.fabric.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(".*.tmp"):  # of a killed run
-                leftover.unlink(missing_ok=True)
-        if fresh or not path.exists():
-            return
+    def _resume(self, path: Path) -> None:
         facts = read_facts(path)
-        before, now = _flat(facts["recipe"]), _flat(self.recipe.to_dict())
-        changed = sorted(k for k in before.keys() | now.keys() if k not in _FREE and before.get(k) != now.get(k))
-        if facts["per_step"] != self.per_step and not changed:
-            changed = ["training.devices"]
+        changed = changes(facts, self.recipe.to_dict(), self.per_step, len(self.dataset))
         if changed:
-            listed = ", ".join(f"{k} ({before.get(k)} -> {now.get(k)})" for k in changed[:5])
+            listed = ", ".join(changed[:5])
             raise RecipeError(
                 f"{self.folder} holds a training by another recipe: {listed}. "
                 "Use the same recipe to go on, another --out, or --fresh to begin anew there."
@@ -375,13 +380,3 @@ class _Run:
         return Result(
             folder=self.folder, step=self.step, steps=self.steps, best=self.best, rank=self.fabric.global_rank
         )
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, content in value.items():
-        if isinstance(content, dict):
-            flat.update(_flat(content, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = content
-    return flat

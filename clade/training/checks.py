@@ -1,0 +1,36 @@
+"""What only data and networks together show, said before a training starts."""
+
+from __future__ import annotations
+
+import math
+
+from clade.data import Dataset
+from clade.errors import RecipeError
+from clade.models import Generator
+from clade.nn import BatchNorm
+
+
+def check_classes(training: Dataset, validation: Dataset) -> None:
+    """Raises RecipeError where the two have different classes."""
+    ours, theirs = training.label_space, validation.label_space
+    if (ours.names, ours.unknown_class) != (theirs.names, theirs.unknown_class):
+        raise RecipeError("Training and validation data have different classes; both need the same classes.json.")
+
+
+def check_batch(generator: Generator, size: tuple[int, int], pictures: int) -> None:
+    """Raises RecipeError where BatchNorm would see a single value per channel; ``pictures`` over all processes."""
+    grid = math.ceil(size[0] / generator.multiple) * math.ceil(size[1] / generator.multiple)
+    if pictures * grid == 1 and any(isinstance(module, BatchNorm) for module in generator.modules()):
+        raise RecipeError(
+            f"One picture of {size[0]} x {size[1]} leaves BatchNorm a single value per channel at "
+            f"1/{generator.multiple} of the size. Raise training.batch_size or data.size."
+        )
+
+
+def lacks_instances(training: Dataset, validation: Dataset) -> bool:
+    """Whether both have no instance maps; raises RecipeError where one has them and the other not."""
+    parts = {"training": training, "validation": validation}
+    missing = [name for name, dataset in parts.items() if dataset.read(0).instances is None]
+    if len(missing) == 1:
+        raise RecipeError(f"The {missing[0]} data have no instance maps, the others have. Both need them, or neither.")
+    return bool(missing)

@@ -1,0 +1,67 @@
+"""The folder of a run: what lies in it, and whether a recipe may go on with what is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STATE, LAST, BEST = "state.safetensors", "last.safetensors", "best.safetensors"
+
+# What may change between the parts of one training without making it another one.
+FREE = {
+    "name",
+    "data.root",
+    "data.workers",
+    "data.cache_mib",
+    "training.max_minutes",
+    "training.save_every",
+    "training.log_every",
+    "training.samples",
+    "training.devices",  # what counts is the number of pictures per step
+    "training.threads",
+    "training.accelerator",
+}
+
+
+def tidy(folder: Path, fresh: bool) -> None:
+    """Make the folder, and remove what a killed run left half written; with ``fresh`` also the training in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in (folder, folder / "samples"):
+        for leftover in part.glob(".*.tmp"):
+            if re.fullmatch(r"\..+\.(safetensors|png)\.\d+\.tmp", leftover.name):
+                leftover.unlink(missing_ok=True)
+    if fresh:  # or, killed before it saves, the training before this one would go on
+        for name in (STATE, LAST, BEST):
+            (folder / name).unlink(missing_ok=True)
+
+
+def changes(facts: Mapping[str, Any], recipe: Mapping[str, Any], per_step: int, pictures: int) -> list[str]:
+    """What makes the training that ``facts`` tells of another one than this: "key (before -> now)", empty if nothing.
+
+    Args:
+        facts: as a training state holds them.
+        recipe: plain values of the recipe now.
+        per_step: pictures per step now, over all processes.
+        pictures: in the training data now.
+    """
+    before, now = _flat(facts["recipe"]), _flat(recipe)
+    keys = sorted(k for k in before.keys() | now.keys() if k not in FREE and before.get(k) != now.get(k))
+    found = [f"{k} ({before.get(k)} -> {now.get(k)})" for k in keys]
+    if not found and facts["per_step"] != per_step:
+        found = [f"training.devices ({facts['per_step']} -> {per_step} pictures per step)"]
+    before_pictures = facts.get("pictures", pictures)
+    if not found and before_pictures != pictures:
+        found = [f"the dataset ({before_pictures} -> {pictures} pictures)"]
+    return found
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, content in value.items():
+        if isinstance(content, Mapping):
+            flat.update(_flat(content, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = content
+    return flat
