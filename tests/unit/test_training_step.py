@@ -289,7 +289,8 @@ def test_a_step_trains_both_networks_and_shows_the_discriminator_the_generator_s
     assert torch.equal(of_discriminator[2:, -3:], batch.image)
     for old, new in zip(before, (run.generator, run.discriminator), strict=True):
         for (key, a), b in zip(old.named_parameters(), new.parameters(), strict=True):
-            assert not torch.equal(a, b), key
+            # At the first hinge step the gradient of the scores' bias is exactly -1 for real and +1 for fake.
+            assert key.endswith("score.bias") or not torch.equal(a, b), key
 
 
 def test_accumulated_losses_are_means_over_the_parts(runs):
