@@ -6,8 +6,8 @@ import os
 
 from hypothesis import settings
 
-# Shared machines stall now and then, so no example has a deadline. CI draws the same examples every time: what it refuses
-# must be the change's own fault.
+# Shared machines stall now and then, so no example has a deadline. CI draws the same examples every time: what it
+# refuses must be the change's own fault.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
