@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -31,7 +32,11 @@ def main() -> None:
     recipe = clade.Recipe.from_yaml("scenes-tiny", overrides)
     print(f"Training {recipe.generator.name} on drawn scenes, at most {recipe.training.max_minutes} minutes.")
     started = time.monotonic()
-    result = clade.train(recipe, args.out)
+    try:
+        result = clade.train(recipe, args.out)
+    except clade.RecipeError as error:  # the folder is the demo's own: an older recipe's training there is of no use
+        print(f"Beginning anew: {error}")
+        result = clade.train(recipe, args.out, fresh=True)
     print(f"Step {result.step} of {result.steps}, {time.monotonic() - started:.0f} s.")
 
     synthesizer = clade.load(result.folder / "last.safetensors")
@@ -53,4 +58,7 @@ def enlarged(picture: np.ndarray, factor: int = 2) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except clade.CladeError as error:
+        sys.exit(f"demo: {error}")
