@@ -179,7 +179,7 @@ def nearest(part: Tensor, size: tuple[int, int]) -> Tensor:
         return part
     if height % size[0] == 0 and width % size[1] == 0:
         return part[..., :: height // size[0], :: width // size[1]]
-    if part.is_floating_point() and part.ndim == 4:
+    if part.dtype == torch.float32 and part.ndim == 4:  # float64 would be placed by another rounding
         return F.interpolate(part, size=size, mode="nearest")
     rows, columns = (_nearest_source(n, m, part.device) for n, m in ((height, size[0]), (width, size[1])))
     return part[..., rows[:, None], columns]
