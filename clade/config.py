@@ -141,6 +141,8 @@ class TrainingConfig:
     """'fp32', or 'bf16' (autocast; weights stay float32)."""
     ema: float = 0.9999
     """Decay of the generator's moving average, which is what is validated and saved; 0 turns it off."""
+    calibrate: int = 25
+    """Batches on which the averaged generator's BatchNorm statistics are measured before it is validated or saved."""
     seed: int = 0
     """Everything random follows from it."""
     devices: int = 1
@@ -232,6 +234,7 @@ class Recipe:
             (self.data.max_zoom < 1, "data.max_zoom", "at least 1"),
             (not 0 <= self.data.jitter <= 1, "data.jitter", "in [0, 1]"),
             (self.training.steps is not None and self.training.steps < 1, "training.steps", "at least 1"),
+            (self.training.calibrate < 1, "training.calibrate", "at least 1"),
             (self.training.epochs <= 0, "training.epochs", "above 0"),
             (self.generator.encoder and self.generator.z_dim is None, "generator.z_dim", "a number for the encoder"),
             (self.training.devices < 1, "training.devices", "at least 1"),

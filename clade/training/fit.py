@@ -19,6 +19,7 @@ from clade.data import Batch, Dataset, eval_loader, train_loader
 from clade.errors import CladeError, RecipeError
 from clade.images import save_png
 from clade.labels import LabelPyramid
+from clade.models import Generator
 from clade.training.builders import (
     build_augment,
     build_dataset,
@@ -28,6 +29,7 @@ from clade.training.builders import (
     build_optimizer,
     lr_factor,
 )
+from clade.training.calibration import calibrated
 from clade.training.checks import check_batch, check_classes, lacks_instances
 from clade.training.ema import Ema
 from clade.training.folder import BEST, LAST, STATE, changes, tidy
@@ -95,7 +97,7 @@ def train(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False,
 def stepper(recipe: Recipe, folder: Path) -> Callable[[], object]:
     """A function that does one training step each time it is called: for measuring, nothing is saved."""
     run = _Run(recipe, folder, make_fabric(recipe), fresh=True, quiet=True)
-    batches = run._batches(0)
+    batches = run._training_batches()
 
     def step() -> None:
         run.step += 1
@@ -135,7 +137,8 @@ class _Run:
         self.per_step = config.batch_size * fabric.world_size * config.accumulate
         self.steps = config.steps or math.ceil(config.epochs * len(self.dataset) / self.per_step)
         self.validate_every = max(1, round(config.validate_every * len(self.dataset) / self.per_step))
-        self.step, self.best = 0, None
+        self.step, self.best, self.unvalidated = 0, None, False
+        self._made: tuple[int, Generator | None] = (-1, None)
         self.fresh = fresh
         if not fresh and (folder / STATE).exists():
             self._resume(folder / STATE)
@@ -143,7 +146,7 @@ class _Run:
         self.wrapped_d = fabric.setup(self.discriminator, self.optimizer_d)[0]
 
     def go(self) -> Result:
-        if self.step >= self.steps:
+        if self.step >= self.steps and not self.unvalidated:
             return self._result()
         fabric, config = self.fabric, self.recipe.training
         if fabric.is_global_zero:
@@ -152,9 +155,11 @@ class _Run:
             stop_on_signal() as stop,
             Report(self.folder, self.step, self.steps, fabric.is_global_zero, self.quiet) as report,
         ):
-            done = self.step
-            batches = self._batches(done)
-            for step in range(done + 1, self.steps + 1):
+            if self.unvalidated:
+                self._validate(report)
+                self._save()
+            batches = self._training_batches()
+            for step in range(self.step + 1, self.steps + 1):
                 self.step = step
                 losses = self._train_step(batches)
                 self.ema.update(self.generator, self.step)
@@ -169,16 +174,18 @@ class _Run:
                 saving = validating or stopping or self.step % config.save_every == 0
                 if saving:  # what is kept must be good
                     self._check_weights(self._checked(losses))
+                if saving:
+                    self.unvalidated = validating  # saved before, so that no validation can lose the work
+                    self._save()
                 if validating:
                     self._validate(report)
-                if saving:
                     self._save()
                 if stopping:
                     break
         return self._result()
 
-    def _batches(self, done: int) -> Iterator[Batch]:
-        """The batches after step ``done``."""
+    def _batches(self, start: int, stop: int, workers: int = 0) -> Iterator[Batch]:
+        """Micro-batches ``start`` to ``stop`` of the training."""
         data, config, fabric = self.recipe.data, self.recipe.training, self.fabric
         loader = train_loader(
             self.dataset,
@@ -191,15 +198,36 @@ class _Run:
             instances=self.edges,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
-            start=done * config.accumulate,
-            stop=self.steps * config.accumulate,
-            workers=data.workers,
+            start=start,
+            stop=stop,
+            workers=workers,
             pin_memory=fabric.device.type == "cuda",
         )
         for batch in loader:
             if batch.image is None:
                 raise CladeError("The training data hold no photos; images/ is needed beside labels/.")
             yield batch.to(fabric.device, non_blocking=True)
+
+    def _training_batches(self) -> Iterator[Batch]:
+        """The batches after step ``self.step``."""
+        parts = self.recipe.training.accumulate
+        return self._batches(self.step * parts, self.steps * parts, self.recipe.data.workers)
+
+    def _measured(self) -> Generator:
+        """What is validated and saved: the averaged generator with BatchNorm statistics of its own, once per step.
+
+        A copy, measured on always the same batches: when and how often it is made changes nothing in the training.
+        """
+        if self._made[0] != self.step:
+
+            def draw(generator: Generator, batch: Batch, number: int) -> None:
+                with self.fabric.autocast():
+                    TrainableGenerator(generator)(batch.label_map, batch.image, self._noise(number, len(batch)))
+
+            batches = self._batches(0, self.recipe.training.calibrate)
+            self._made = (self.step, calibrated(self.ema.generator, batches, draw))
+        assert self._made[1] is not None
+        return self._made[1]
 
     def _train_step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """One step of the generator, then one of the discriminator on the same fake images."""
@@ -222,7 +250,7 @@ class _Run:
                         labels,
                         self.objective,
                         instance_edges=self.edges,
-                        noise=self._noise(part, len(batch)),
+                        noise=self._noise((self.step - 1) * config.accumulate + part, len(batch)),
                     )
                 self._backward(losses, totals)
             done.append((batch, labels, fake.detach()))
@@ -246,10 +274,10 @@ class _Run:
         for name, loss in losses.items():
             totals[name] = totals.get(name, 0) + loss.detach().float() / parts
 
-    def _noise(self, part: int, count: int) -> Tensor | None:
+    def _noise(self, number: int, count: int) -> Tensor | None:
+        """Latent noise of a micro-batch of the training."""
         if self.generator.z_dim is None:
             return None
-        number = (self.step - 1) * self.recipe.training.accumulate + part
         rank, world = self.fabric.global_rank, self.fabric.world_size
         noise = latent_noise(self.recipe.training.seed, number, count, self.generator.z_dim, rank, world)
         return noise.to(self.fabric.device)
@@ -295,7 +323,7 @@ class _Run:
 
         def draw(batch: Batch) -> Tensor:
             with fabric.autocast():
-                return draw_mean(self.ema.generator, batch)
+                return draw_mean(self._measured(), batch)
 
         def loader(dataset: Dataset, batch_size: int, rank: int, world_size: int) -> Iterable[Batch]:
             batches = eval_loader(
@@ -322,6 +350,7 @@ class _Run:
             picture = sample_sheet(draw, loader(shown, 1, 0, 1), self.space)
             save_png(picture, self.folder / "samples" / f"step-{self.step:07d}.png")
             report.validation(self.step, score, self.best, picture)
+        self.unvalidated = False
 
     def _save(self) -> None:
         self._save_generator(LAST, None)
@@ -332,6 +361,7 @@ class _Run:
                 "step": self.step,
                 "steps": self.steps,
                 "best": self.best,
+                "unvalidated": self.unvalidated,
                 "per_step": self.per_step,
                 "pictures": len(self.dataset),
                 "threads": torch.get_num_threads(),
@@ -342,10 +372,11 @@ class _Run:
         self.fabric.barrier()
 
     def _save_generator(self, name: str, score: float | None) -> None:
+        generator = self._measured()  # by all processes together
         if self.fabric.is_global_zero:
             epoch = self.step * self.per_step / len(self.dataset)
             info = {"step": self.step, "epoch": round(epoch, 3), "val_l1": score}
-            save(self.ema.generator, self.folder / name, self.space, self.recipe, info)
+            save(generator, self.folder / name, self.space, self.recipe, info)
 
     def _resume(self, path: Path) -> None:
         facts = read_facts(path)
@@ -358,7 +389,7 @@ class _Run:
             )
         modules = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema.generator}
         load_state(path, modules, {"optimizer_g": self.optimizer_g, "optimizer_d": self.optimizer_d})
-        self.step, self.best = facts["step"], facts["best"]
+        self.step, self.best, self.unvalidated = facts["step"], facts["best"], facts["unvalidated"]
         if self.fabric.is_global_zero and not self.quiet and facts["threads"] != torch.get_num_threads():
             print(
                 f"Note: this training ran with {facts['threads']} CPU threads, now {torch.get_num_threads()}. "

@@ -23,6 +23,7 @@ TINY = [
     "--generator.width=2",
     "--discriminator.width=4",
     "--training.batch_size=2",
+    "--training.calibrate=2",
     "--training.accelerator=cpu",
     "--training.precision=fp32",
 ]

@@ -159,6 +159,7 @@ TRAINING = [
     "--training.precision=fp32",
     "--training.accelerator=cpu",
     "--training.threads=1",
+    "--training.calibrate=2",
     # Adam's first steps are signs of gradients, and rounding decides the sign of what is almost 0: so, small ones.
     "--optimizer.lr_generator=1e-5",
     "--optimizer.lr_discriminator=1e-5",

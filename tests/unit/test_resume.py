@@ -33,6 +33,7 @@ training:
   accelerator: cpu
   threads: 1
   save_every: 3
+  calibrate: 2
   validate_every: 1
   samples: 1
 """
@@ -147,9 +148,10 @@ def test_killed_at_the_worst_moments_it_ends_like_the_training_left_alone(varian
     folder = tmp_path / "killed"
     deaths = [
         ({"write": 2}, 0),  # while the first state is written: it begins anew
-        ({"write": 3}, 3),  # while the best generator of step 4 is written
-        ({"write": 4}, 3),  # with the last generator of step 6 written, and its state not
-        ({"update": 5}, 6),  # in the middle of step 8, the state of step 6 being written
+        ({"write": 3}, 3),  # while the last generator of step 4 is written
+        ({"write": 3}, 4),  # while the best generator of step 4 is written, its state being there
+        ({"write": 2}, 4),  # while the sheet of the validation that was cut off is written, made up for at once
+        ({"update": 4}, 6),  # in the middle of step 8, the state of step 6 being written
     ]
     for moment, kept in deaths:
         # Orphaned loader processes take seconds to notice: let there be some at one death only.

@@ -283,7 +283,7 @@ def test_a_step_trains_both_networks_and_shows_the_discriminator_the_generator_s
     step()
     of_generator, of_discriminator = seen
     assert torch.equal(of_generator, of_discriminator)
-    batch = next(run._batches(0))
+    batch = next(run._batches(0, 1))
     fake = TrainableGenerator(before[0]).train()(batch.label_map, batch.image, None)[0]
     assert torch.allclose(of_discriminator[:2, -3:], fake, atol=1e-6)
     assert torch.equal(of_discriminator[2:, -3:], batch.image)
