@@ -20,6 +20,7 @@ from clade.models import Generator, create_generator
 
 _KEY = "clade"
 FORMAT = 1
+_PICKLED = (".pth", ".pt", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,13 @@ def save(
     Raises:
         CheckpointError: a generator that was not made by name, or a label space of another number of classes.
     """
-    if not generator.name:
+    if Path(path).suffix in _PICKLED:
+        raise CheckpointError(
+            f"{path}: that suffix means a pickled file. Name it .safetensors: that is what is written."
+        )
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path}: is a folder; needed is the name of a file that ends in .safetensors.")
+    if not isinstance(generator, Generator) or not generator.name:
         raise CheckpointError(
             "This generator was not made by clade.create_generator, so a file could not say how to rebuild it. "
             "Make it by name (register your class in clade.models.GENERATORS)."
@@ -92,9 +99,11 @@ def read_header(path: str | Path) -> dict[str, Any]:
         CheckpointError: missing, not safetensors, or not written by clade.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder. A run's generator is {path / 'last.safetensors'} in it.")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file. A checkpoint is the .safetensors file that `clade train` writes.")
-    if path.suffix in (".pth", ".pt", ".ckpt"):
+    if path.suffix in _PICKLED:
         raise CheckpointError(
             f"{path}: is a pickled file, which is never opened here. For published weights: "
             "clade.import_official(name, torch.load(path, weights_only=True)), then clade.save."

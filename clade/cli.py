@@ -71,6 +71,8 @@ def _generate(args: argparse.Namespace, _: list[str]) -> int:
     from clade.synthesizer import load
 
     synthesizer = load(args.checkpoint, args.device, args.precision)
+    if args.seed is not None and (args.style is not None or synthesizer.generator.z_dim is None):
+        print("Note: --seed changes nothing here; it chooses a sample of a multi-modal generator.", file=sys.stderr)
     outcome = generate(
         synthesizer,
         args.labels,
@@ -230,7 +232,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     name = next((name for name in COMMANDS if arguments[: len(name.split())] == name.split()), None)
     if name is None:
-        if not arguments or arguments[0] in ("-h", "--help"):
+        if not [word for word in arguments[:2] if word not in ("data", "-h", "--help")]:
             _print_help()
             return 0
         _unknown(arguments)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -204,22 +205,23 @@ class Recipe:
             if argument.startswith("--"):
                 _check_key(argument[2:].split("=")[0], "command line")
         parser = recipe_parser()
+        where = source
         try:
             parsed = parser.parse_object(dict(value), defaults=True)
+            where = "command line"
             parsed = parser.parse_args(list(overrides), namespace=parsed)
+            where = source
             recipe = _build(cls, parsed.as_dict())
-        except jsonargparse.ArgumentError as error:
-            raise RecipeError(f"{source}: {error}") from error
-        except RecipeError as error:
-            raise RecipeError(f"{source}: {error}") from error.__cause__
-        recipe._check(source)
+        except (jsonargparse.ArgumentError, RecipeError) as error:
+            raise RecipeError(f"{where}: {_plainly(str(error))}") from error
+        recipe._check(source, {argument[2:].split("=")[0] for argument in overrides if argument.startswith("--")})
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that survive JSON and YAML."""
         return _plain(dataclasses.asdict(self))
 
-    def _check(self, source: str) -> None:
+    def _check(self, source: str, overridden: Set[str]) -> None:
         problems = [
             (self.training.batch_size < 1, "training.batch_size", "at least 1"),
             (self.training.accumulate < 1, "training.accumulate", "at least 1"),
@@ -261,7 +263,8 @@ class Recipe:
                 value: Any = self
                 for part in key.split("."):
                     value = getattr(value, part)
-                raise RecipeError(f"{source}: {key} is {value!r}; needed is {needed}.")
+                where = "command line" if key in overridden else source
+                raise RecipeError(f"{where}: {key} is {value!r}; needed is {needed}.")
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -271,6 +274,8 @@ def find_recipe(name: str | Path) -> Path:
         if not path.is_file():
             raise RecipeError(f"{path}: no such recipe file.")
         return path
+    if path.exists():
+        raise RecipeError(f"{path}: is no recipe; a recipe is a file that ends in .yaml.")
     for folder in _recipe_folders():
         candidate = folder / f"{name}.yaml"
         if candidate.is_file():
@@ -319,6 +324,19 @@ def known_keys() -> dict[str, bool]:
 
     walk(Recipe, "")
     return keys
+
+
+def _plainly(message: str) -> str:
+    """What the parser says of a value of the wrong type, in our words; anything else as it is."""
+    found = re.search(r'(?:Parser key |argument --)"?([a-z0-9_.]+)"?: .*?(?:Got|Given) value: (\S+)', message)
+    if found is None or found[1] not in known_keys():
+        return message
+    cls: Any = Recipe
+    for part in found[1].split("."):
+        cls = get_type_hints(cls)[part]
+    needed = cls.__name__ if isinstance(cls, type) and not get_args(cls) else str(cls)
+    example = ", as in [256, 256]" if "tuple" in needed else ""
+    return f"{found[1]} is {found[2]}; needed is {needed}{example}."
 
 
 def _check_key(key: str, source: str) -> None:

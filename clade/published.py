@@ -69,6 +69,11 @@ def import_official(name: str, state_dict: State, **options: Any) -> nn.Module:
     if name not in _IMPORTERS:
         hint = near_match(name, _IMPORTERS)
         raise CheckpointError(f"No published weights are known for '{name}'.{hint} Known: {', '.join(_IMPORTERS)}.")
+    if not isinstance(state_dict, Mapping):
+        raise CheckpointError(
+            f"state_dict is {type(state_dict).__name__}; needed is a mapping of keys to tensors, as "
+            "torch.load(path, weights_only=True) gives it."
+        )
     state = {key.removeprefix("module."): value for key, value in state_dict.items()}
     try:
         module, rules = _IMPORTERS[name](name, state, options)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from clade.checkpoints import read_checkpoint
 from clade.data import read_photo
-from clade.errors import CladeError
+from clade.errors import CladeError, LabelError
 from clade.images import to_uint8
 from clade.labels import LabelMap, LabelSpace, label_array, read_label
+from clade.labels.labelspace import OutsideError
 from clade.models import Generator
 from clade.nn import fold_spectral_norm
 
@@ -93,6 +94,17 @@ class Synthesizer:
 
     def read(self, label_map: Any) -> LabelMap:
         """Any form of label map -> a checked LabelMap; see :meth:`__call__`."""
+        try:
+            return self._read(label_map)
+        except OutsideError as error:
+            names = () if self.label_space is None else self.label_space.names
+            known = f" ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})" if names else ""
+            raise LabelError(
+                f"{error.facts} That is the label space{known} that this generator was trained with. "
+                "Bring the labels into it first, or use a generator for theirs."
+            ) from error
+
+    def _read(self, label_map: Any) -> LabelMap:
         if isinstance(label_map, LabelMap):
             return label_map.check(self.generator.num_rows)
         if isinstance(label_map, (str, Path)):

@@ -38,6 +38,8 @@ def main() -> None:
         print(f"Beginning anew: {error}")
         result = clade.train(recipe, args.out, fresh=True)
     print(f"Step {result.step} of {result.steps}, {time.monotonic() - started:.0f} s.")
+    if not result.finished:
+        print("The time was up before the training was done, so the pictures are softer; the same command goes on.")
 
     synthesizer = clade.load(result.folder / "last.safetensors")
     height, width = recipe.data.size

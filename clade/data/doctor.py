@@ -68,7 +68,7 @@ class SplitReport:
 
     @property
     def problems(self) -> list[str]:
-        return [*self.unpaired, *self.errors, *self._outside_problems()]
+        return [*self.unpaired, *self.errors, *self._outside_problems(), *self._mask_problem()]
 
     def share(self, number: int) -> float:
         """Share of all pixels that have this id, 0 to 1."""
@@ -104,6 +104,15 @@ class SplitReport:
             for number, pixels in counts.items():
                 files.setdefault(number, {})[path] = pixels
         return [self._outside_problem(number, files[number]) for number in sorted(files)]
+
+    def _mask_problem(self) -> list[str]:
+        space = self.space
+        if space is None or set(self.pixels) != {0, 255} or space.unknown != 255 or 255 in space.remap:
+            return []  # where 255 is no number of the space, that has been said
+        return [
+            f"all label maps hold only 0 and 255: a mask of one object, or only '{space.names[0]}' and unknown of "
+            f"the {space.num_classes} classes. A mask is read as two classes by the remap {{255: 1}}."
+        ]
 
     def _outside_problem(self, number: int, files: dict[str, int]) -> str:
         assert self.space is not None

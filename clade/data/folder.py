@@ -176,7 +176,7 @@ def split_folder(root: Path, split: str | None) -> Path:
         return root
     named = [name for name in found if name is not None]
     have = (
-        f"It has {', '.join(named)}."
+        f"It has {', '.join(named)} (data.train_split and data.val_split choose)."
         if named
         else f"{root / LABELS} is its only set, which is called 'train' (data.val_split=train)."
     )
@@ -190,7 +190,8 @@ def find_splits(root: Path) -> list[str | None]:
         DataError: ``root`` is missing, is a file, or holds neither.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: {'is a file' if root.exists() else 'no such folder'}. {LAYOUT}")
+        what = "is a file" if root.exists() else "no such folder"
+        raise DataError(f"{root}: {what}. Name the dataset's folder (data.root in a recipe). {LAYOUT}")
     try:
         names = sorted(path.name for path in root.iterdir() if path.is_dir())
         order = [name for name in SPLITS if name in names] + [name for name in names if name not in SPLITS]

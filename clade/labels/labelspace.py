@@ -231,15 +231,30 @@ class LabelSpace:
         return outside_error(source, self.unmapped(raw), self._extent())
 
 
-def outside_error(source: str, counts: Mapping[int, int], extent: str) -> LabelError:
+class OutsideError(LabelError):
+    """Ids outside a label space. ``facts`` says which, without a cure, for callers that know a better one."""
+
+    def __init__(self, facts: str, cure: str) -> None:
+        super().__init__(f"{facts} {cure}")
+        self.facts = facts
+
+    def __reduce__(self) -> tuple[Any, ...]:  # loader processes send errors to the main one
+        return (_rebuilt, (str(self), self.facts))
+
+
+def _rebuilt(message: str, facts: str) -> OutsideError:
+    return OutsideError(facts, message.removeprefix(facts).strip())
+
+
+def outside_error(source: str, counts: Mapping[int, int], extent: str) -> OutsideError:
     """The error for ids outside a label space; ``counts`` is id -> pixels."""
     worst = sorted(counts.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{pixels} pixels have class {value}" for value, pixels in worst[:5])
     more = f", and {len(worst) - 5} more ids" if len(worst) > 5 else ""
-    return LabelError(
-        f"{source}: {listed}{more}, but the label space has {extent}. "
+    return OutsideError(
+        f"{source}: {listed}{more}, but the label space has {extent}.",
         f"Set data.num_classes or data.unknown, or map {worst[0][0]} in data.remap. "
-        "`clade data check DIR` lists every such file."
+        "`clade data check DIR` lists every such file.",
     )
 
 

@@ -132,6 +132,8 @@ def create_generator(name: str, *, num_classes: int, **options: Any) -> Generato
         CladeError: an unknown name or option, naming the nearest known one.
     """
     build = GENERATORS[name]
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
+        raise CladeError(f"num_classes is {num_classes!r}; needed is a whole number.")
     known = generator_options(name)
     for option in options:
         if option not in known:

@@ -146,6 +146,9 @@ class _Run:
         self.wrapped_d = fabric.setup(self.discriminator, self.optimizer_d)[0]
 
     def go(self) -> Result:
+        if self.step and self.fabric.is_global_zero and not self.quiet:
+            done = self.step >= self.steps
+            print(f"{'Already finished' if done else 'Going on'}: step {self.step} of {self.steps}.", file=sys.stderr)
         if self.step >= self.steps and not self.unvalidated:
             return self._result()
         fabric, config = self.fabric, self.recipe.training

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clade.errors import CladeError
+
 STATE, LAST, BEST = "state.safetensors", "last.safetensors", "best.safetensors"
 
 # What may change between the parts of one training without making it another one.
@@ -27,7 +29,10 @@ FREE = {
 
 def tidy(folder: Path, fresh: bool) -> None:
     """Make the folder, and remove what a killed run left half written; with ``fresh`` also the training in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CladeError(f"{folder}: cannot be made ({error}). Choose another folder with --out.") from error
     for part in (folder, folder / "samples"):
         for leftover in part.glob(".*.tmp"):
             if re.fullmatch(r"\..+\.(safetensors|png)\.\d+\.tmp", leftover.name):

@@ -85,7 +85,7 @@ def test_tuples_among_the_options_come_back_as_tuples(tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     refused(tmp_path / "none.safetensors", "no such file")
-    refused(tmp_path, "no such file")  # a folder
+    refused(tmp_path, "is a folder. A run's generator is .*last.safetensors")
 
 
 @pytest.mark.parametrize("suffix", ["pth", "pt", "ckpt"])
@@ -229,3 +229,11 @@ def test_the_header_is_read_without_the_weights(saved):
         "options": {"num_classes": 3, "unknown_class": True, "width": 1},
     }
     assert header["format"] == FORMAT
+
+
+@pytest.mark.parametrize("name", ["g.pth", "g.ckpt", "."])
+def test_a_name_that_could_not_be_loaded_again_is_refused(tmp_path, name):
+    generator = create_generator("clade", num_classes=2, width=2)
+    with pytest.raises(CheckpointError, match=r"\.safetensors"):
+        clade.save(generator, tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -230,3 +230,17 @@ def test_an_encoder_without_latent_vector_is_refused():
 def test_a_recipe_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe().training.steps = 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("generator.width", "abc", "int"),
+        ("data.size", "64", r"tuple\[int, int\], as in \[256, 256\]"),
+        ("data.unknown", "foo", r"int \| None"),
+        ("training.precision", "fp99", "'fp32' or 'bf16'"),
+    ],
+)
+def test_a_wrong_value_on_the_command_line_is_said_plainly_and_not_of_the_file(key, value, needed):
+    with pytest.raises(RecipeError, match=rf"^command line: {key} is '?{value}'?; needed is {needed}\.$"):
+        Recipe.from_yaml("scenes-tiny", [f"--{key}", value])

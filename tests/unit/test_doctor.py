@@ -217,3 +217,12 @@ def test_number_of_threads_changes_nothing_and_warning_filters_stay(root: Path):
 def test_nothing_is_written_to_a_stderr_that_is_no_terminal(root: Path, capsys: pytest.CaptureFixture[str]):
     check(root)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_mask_whose_255_passes_for_unknown_is_named(tmp_path: Path):
+    add(tmp_path, "a", [[0, 255]])
+    problems = check(tmp_path, num_classes=5, unknown=255).problems
+    assert len(problems) == 1
+    assert "only 0 and 255" in problems[0]
+    add(tmp_path, "b", [[1, 0]])
+    assert check(tmp_path, num_classes=5, unknown=255).clean

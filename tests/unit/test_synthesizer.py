@@ -299,3 +299,13 @@ def test_a_sheet_holds_every_picture_whole_and_is_white_elsewhere():
             np.testing.assert_array_equal(page[top : top + height, left : left + width], picture)
             covered[top : top + height, left : left + width] = True
     assert (page[~covered] == 255).all()
+
+
+def test_ids_of_another_label_space_are_told_so_without_recipe_keys():
+    space = LabelSpace(names=("sky", "road"))
+    synthesizer = Synthesizer(create_generator("clade", num_classes=2, width=2), space)
+    with pytest.raises(
+        LabelError, match=r"1 pixels have class 7.*\(sky, road\) that this generator was trained with"
+    ) as e:
+        synthesizer(np.array([[0, 7]], np.uint8))
+    assert "data." not in str(e.value)
