@@ -160,7 +160,7 @@ class _Run:
         ):
             if self.unvalidated:
                 self._validate(report)
-                self._save()
+                self._save_state()
             batches = self._training_batches()
             for step in range(self.step + 1, self.steps + 1):
                 self.step = step
@@ -175,14 +175,14 @@ class _Run:
                 stopping = ask and self._any(stop.requested or late)
                 validating = self.step % self.validate_every == 0 or self.step == self.steps
                 saving = validating or stopping or self.step % config.save_every == 0
-                if saving:  # what is kept must be good
-                    self._check_weights(self._checked(losses))
                 if saving:
+                    self._check_weights(self._checked(losses))  # what is kept must be good
                     self.unvalidated = validating  # saved before, so that no validation can lose the work
-                    self._save()
+                    self._save_generator(LAST, None)
+                    self._save_state()
                 if validating:
                     self._validate(report)
-                    self._save()
+                    self._save_state()
                 if stopping:
                     break
         return self._result()
@@ -355,8 +355,8 @@ class _Run:
             report.validation(self.step, score, self.best, picture)
         self.unvalidated = False
 
-    def _save(self) -> None:
-        self._save_generator(LAST, None)
+    def _save_state(self) -> None:
+        """Always after the generators of the same step: what the state says is done must be there."""
         if self.fabric.is_global_zero:
             modules = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema.generator}
             optimizers = {"optimizer_g": self.optimizer_g, "optimizer_d": self.optimizer_d}
@@ -370,7 +370,6 @@ class _Run:
                 "threads": torch.get_num_threads(),
                 "recipe": self.recipe.to_dict(),
             }
-            # The state goes last: what it says is done must be there.
             save_state(self.folder / STATE, modules, optimizers, facts)
         self.fabric.barrier()
 
