@@ -1,86 +1,21 @@
-"""What every benchmark shares: a fixed number of cores, timing in alternation, and the table it leaves behind."""
+"""What every benchmark shares: timing in alternation (:mod:`clade.measure`), and the table it leaves behind."""
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
-import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from clade._version import __version__
+from clade.measure import alternate, machine_lines, machine_slug, processor, use_cores
+
+__all__ = ["RESULTS", "Row", "alternate", "machine_lines", "machine_slug", "processor", "use_cores", "write_table"]
 
 RESULTS = Path(__file__).parent / "results"
 
 Row = Sequence[str | int | float]
 """One line of a table; a float is shown with three significant digits."""
-
-
-def use_cores(count: int) -> None:
-    """Keep this process on ``count`` cores (where the system can) and torch on as many threads."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
-    torch.set_num_threads(count)
-
-
-def alternate(callables: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each call, ``rounds`` of them per callable, taken in turn so that all meet the same noise.
-
-    A callable on an accelerator has to synchronise by itself.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in callables}
-    for i in range(warmup + rounds):
-        for name, call in callables.items():
-            begin = time.perf_counter()
-            call()
-            end = time.perf_counter()
-            if i >= warmup:
-                seconds[name].append(end - begin)
-    return seconds
-
-
-def processor() -> str:
-    """Name of the processor, as the system calls it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        if names:
-            return names[0].strip()
-    return platform.processor() or platform.machine() or "unknown processor"
-
-
-def machine_slug(device: str = "cpu") -> str:
-    """Short name of what is measured on, such as ``amd-epyc-2c`` or, for ``device="cuda"``, ``nvidia-h200``."""
-    if torch.device(device).type == "cuda":
-        return _slug(torch.cuda.get_device_name(device))
-    return f"{_slug(processor())}-{os.cpu_count()}c"
-
-
-def _slug(name: str) -> str:
-    name = re.sub(r"\((R|TM|C)\)|@.*|\b(CPU|Processor|\d+-Core)\b", " ", name, flags=re.IGNORECASE)
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def machine_lines(seed: int | None = None, device: str = "cpu") -> list[str]:
-    """What a reader needs to judge or repeat the numbers, one fact a line."""
-    used = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    lines = [
-        f"Processor: {processor()}, {os.cpu_count()} cores, {used} used, {torch.get_num_threads()} torch thread(s)",
-        f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}, clade {__version__}",
-        f"Date: {datetime.datetime.now(datetime.timezone.utc).date().isoformat()}",
-    ]
-    if torch.device(device).type == "cuda":
-        lines.insert(1, f"Accelerator: {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}")
-    if seed is not None:
-        lines.append(f"Seed: {seed}")
-    return lines
 
 
 def write_table(
@@ -91,28 +26,24 @@ def write_table(
     *,
     seed: int | None = None,
     device: str = "cpu",
+    command: str | None = None,
+    show: bool = True,
 ) -> Path:
     """Print the table, and write it to ``benchmarks/results/<name>-<machine>.md`` with what it was measured on.
 
     Args:
         name: of the benchmark, as in ``python -m benchmarks.<name>``.
         notes: what was measured and how, one paragraph each.
+        command: what writes this table, where the name does not say it.
+        show: print it too; a benchmark that takes long writes what it has every now and then, and prints the end.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     numeric = [all(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]
     machine = machine_lines(seed, device)
 
-    table = Table(title=name)
-    for column, right in zip(columns, numeric, strict=True):
-        table.add_column(column, justify="right" if right else "left")
-    for row in cells:
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    for line in [*notes, *machine]:
-        console.print(line, markup=False, highlight=False)
-
-    lines = [f"# {name}", "", f"`python -m benchmarks.{name}`", ""]
+    if show:
+        _print(name, columns, numeric, cells, [*notes, *machine])
+    lines = [f"# {name}", "", f"`python -m benchmarks.{command or name}`", ""]
     lines += [_markdown_row(columns), _markdown_row(["--:" if right else ":--" for right in numeric])]
     lines += [_markdown_row(row) for row in cells]
     lines += [line for note in notes for line in ("", note)]
@@ -123,6 +54,20 @@ def write_table(
     unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
     unfinished.replace(path)
     return path
+
+
+def _print(
+    name: str, columns: Sequence[str], numeric: Sequence[bool], cells: Sequence[Sequence[str]], lines: Sequence[str]
+) -> None:
+    table = Table(title=name)
+    for column, right in zip(columns, numeric, strict=True):
+        table.add_column(column, justify="right" if right else "left")
+    for row in cells:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
 
 
 def _cell(value: str | int | float) -> str:

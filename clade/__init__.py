@@ -10,15 +10,17 @@ from clade.errors import CheckpointError, CladeError, DataError, LabelError, Rec
 
 if TYPE_CHECKING:
     from clade.checkpoints import read_checkpoint, save
+    from clade.complexity import Complexity, profile
     from clade.config import Recipe, list_recipes
     from clade.labels import LabelMap, LabelPyramid, LabelSpace, positions
     from clade.models import Generator, create_generator, list_generators
-    from clade.published import import_official
+    from clade.published import export_official, import_official
     from clade.synthesizer import Synthesizer, load
     from clade.training import train
 
 # Made available on first use: `import clade` takes milliseconds, and a program can set torch up before it loads.
 _LATER = {
+    "Complexity": "clade.complexity",
     "Generator": "clade.models",
     "LabelMap": "clade.labels",
     "LabelPyramid": "clade.labels",
@@ -26,11 +28,13 @@ _LATER = {
     "Recipe": "clade.config",
     "Synthesizer": "clade.synthesizer",
     "create_generator": "clade.models",
+    "export_official": "clade.published",
     "import_official": "clade.published",
     "list_generators": "clade.models",
     "list_recipes": "clade.config",
     "load": "clade.synthesizer",
     "positions": "clade.labels",
+    "profile": "clade.complexity",
     "read_checkpoint": "clade.checkpoints",
     "save": "clade.checkpoints",
     "train": "clade.training",
@@ -39,6 +43,7 @@ _LATER = {
 __all__ = [
     "CheckpointError",
     "CladeError",
+    "Complexity",
     "DataError",
     "Generator",
     "LabelError",
@@ -50,11 +55,13 @@ __all__ = [
     "Synthesizer",
     "__version__",
     "create_generator",
+    "export_official",
     "import_official",
     "list_generators",
     "list_recipes",
     "load",
     "positions",
+    "profile",
     "read_checkpoint",
     "save",
     "train",

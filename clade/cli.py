@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from clade._version import __version__
@@ -56,7 +56,18 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the images; names are kept")
     parser.add_argument("--size", metavar="HxW", help="bring label maps to this size first; 'trained' for the recipe's")
     parser.add_argument("--seed", type=int, help="which sample of a multi-modal generator")
-    parser.add_argument("--style", metavar="PHOTO", help="photo to take the style from (multi-modal generators)")
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="N images of each label map, seeds from --seed"
+    )
+    parser.add_argument(
+        "--style",
+        metavar="PHOTO",
+        help="photo to take the style from; for single classes sky=a.jpg,building=b.jpg (sean, groupdnet)",
+    )
+    parser.add_argument(
+        "--style-labels", metavar="FILE", help="label map of the style photo, where it is not in labels/"
+    )
+    parser.add_argument("--to", metavar="PHOTO|SEED", help="the samples are steps from --style or --seed to this one")
     parser.add_argument("--grid", action="store_true", help="also write grid.png: label, generated, photo")
     _device_arguments(parser)
 
@@ -71,7 +82,10 @@ def _generate(args: argparse.Namespace, _: list[str]) -> int:
     from clade.synthesizer import load
 
     synthesizer = load(args.checkpoint, args.device, args.precision)
-    if args.seed is not None and (args.style is not None or synthesizer.generator.z_dim is None):
+    generator = synthesizer.generator
+    style = _style(args.style, args.style_labels)
+    drawn = style is None or isinstance(style, Mapping) or args.samples > 1
+    if args.seed is not None and not (generator.stochastic or (drawn and generator.latent_shape((1, 1)))):
         print("Note: --seed changes nothing here; it chooses a sample of a multi-modal generator.", file=sys.stderr)
     outcome = generate(
         synthesizer,
@@ -79,8 +93,10 @@ def _generate(args: argparse.Namespace, _: list[str]) -> int:
         args.out,
         size=_size(args.size, synthesizer.recipe),
         fit=synthesizer.recipe["data"]["fit"] if args.size == "trained" and synthesizer.recipe else "stretch",
-        style=args.style,
+        style=style,
         seed=args.seed,
+        samples=args.samples,
+        to=_target(args.to),
         grid=args.grid,
         progress=sys.stderr.isatty(),
     )
@@ -92,11 +108,37 @@ def _generate(args: argparse.Namespace, _: list[str]) -> int:
         print(
             f"{outcome.without_instances} label maps have no instance map: class borders were drawn as edges instead."
         )
+    if outcome.seeds:
+        print(f"Samples of seeds {outcome.seeds[0]} to {outcome.seeds[-1]}.")
     failed = f"; {len(outcome.failed)} label maps failed" if outcome.failed else ""
     print(
         f"{len(outcome.written)} images in {args.out}{failed}" + (f"; overview {outcome.grid}" if outcome.grid else "")
     )
     return 1 if outcome.failed else 0
+
+
+def _style(text: str | None, labels: str | None) -> Any:
+    """A photo's path, a pair with its label map, or {class: photo}."""
+    if labels is not None:
+        if text is None or ("=" in text and not os.path.exists(text)):
+            raise _Usage("--style-labels is the label map of one photo, --style PHOTO.")
+        return text, labels
+    if text is None or "=" not in text or os.path.exists(text):
+        return text
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and photo for name, _, photo in pairs):
+        raise _Usage(f"--style is '{text}'; needed is a photo, or CLASS=PHOTO,CLASS=PHOTO.")
+    return {name.strip(): photo for name, _, photo in pairs}
+
+
+def _target(text: str | None) -> Any:
+    """What the samples lead to: a seed or a style."""
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        return _style(text, None)
 
 
 def _size(text: str | None, recipe: dict[str, Any] | None) -> tuple[int, int] | None:
@@ -107,10 +149,14 @@ def _size(text: str | None, recipe: dict[str, Any] | None) -> tuple[int, int] | 
             raise CladeError("--size trained: the checkpoint carries no recipe. Give the size as HxW, 256x512 say.")
         height, width = recipe["data"]["size"]
         return height, width
+    return _height_width(text, "HxW, 256x512 say, or 'trained'")
+
+
+def _height_width(text: str, needed: str = "HxW, 256x512 say") -> tuple[int, int]:
     try:
         height, width = (int(part) for part in text.lower().split("x"))
     except ValueError as error:
-        raise _Usage(f"--size is '{text}'; needed is HxW, 256x512 say, or 'trained'.") from error
+        raise _Usage(f"--size is '{text}'; needed is {needed}.") from error
     if min(height, width) < 1:
         raise _Usage(f"--size is '{text}'; both sides must be at least 1.")
     return height, width
@@ -186,6 +232,33 @@ def _info(args: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _profile_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="generators, or .safetensors checkpoints; none: all")
+    parser.add_argument("--dataset", help="ade20k (default), coco-stuff, cityscapes, celebamask-hq, deepfashion")
+    parser.add_argument("--size", metavar="HxW", help="of the picture; by default the dataset's")
+    parser.add_argument("--width", type=int, metavar="N", help="of the generators; by default as in the paper")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="by default the dataset's")
+    parser.add_argument("--convention", choices=("paper", "true"), help="how multiply-adds are counted; default both")
+    parser.add_argument("--layers", action="store_true", help="also a table of every generator's layers")
+    parser.add_argument("--tables", action="store_true", help="the paper's Tables 1 to 4 and section 3.3 beside ours")
+    parser.add_argument("--figure", metavar="FILE.png", help="also draw the paper's Figure 5")
+    parser.add_argument("--time", action="store_true", help="also measure time per picture (with --tables: Table 2)")
+    parser.add_argument("--memory", action="store_true", help="also measure peak memory: inference and training step")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the timing on a CPU")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs that the timing takes the median of")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N")
+    parser.add_argument("--precision", default="fp32", help="fp32, bf16")
+    parser.add_argument("--format", choices=("table", "markdown", "csv", "json"), default="table")
+    parser.add_argument("--out", metavar="FILE", help="write there instead of printing")
+
+
+def _profile(args: argparse.Namespace, _: list[str]) -> int:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints its own comings and goings otherwise
+    from clade.commands_profile import run
+
+    return run(args, None if args.size is None else _height_width(args.size))
+
+
 Command = tuple[Callable[[argparse.Namespace, list[str]], int], Callable[[argparse.ArgumentParser], None], str]
 
 COMMANDS: dict[str, Command] = {
@@ -193,6 +266,7 @@ COMMANDS: dict[str, Command] = {
     "generate": (_generate, _generate_arguments, "label maps -> images"),
     "data check": (_check, _check_arguments, "find everything that is wrong with a dataset folder"),
     "info": (_info, _info_arguments, "what a checkpoint holds"),
+    "profile": (_profile, _profile_arguments, "what generators cost: parameters, multiply-adds, time, memory"),
 }
 
 

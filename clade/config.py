@@ -60,16 +60,17 @@ class GeneratorConfig:
 
     name: str = "clade"
     """One of clade.list_generators()."""
-    width: int = 64
-    """Channels of the last block (the official ngf)."""
-    upsampling: str = "normal"
-    """'normal' starts at 1/32 of the size, 'more' at 1/64, 'most' at 1/128."""
+    width: int | None = None
+    """Channels of the last block (the official ngf); by default the network's own, 64 but for spade-light."""
+    upsampling: str | None = None
+    """'normal' starts at 1/32 of the size, 'more' at 1/64, 'most' at 1/128; by default the network's own."""
     instance_edges: bool = False
     """The network sees the borders between objects."""
     z_dim: int | None = None
-    """Start from a latent vector of this length (multi-modal synthesis); 256 in the paper."""
+    """Start from a latent vector of this length (multi-modal synthesis), 256 in the paper; by default the network's own
+    choice, which is none but for cc-fpse."""
     encoder: bool = False
-    """Train a style encoder with it (needs z_dim)."""
+    """Train a style encoder with it (needs a latent input)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keywords of the generator."""
 
@@ -79,13 +80,15 @@ class DiscriminatorConfig:
     """The network that it is trained against."""
 
     name: str = "multiscale"
-    """One of the registered discriminators."""
+    """'multiscale' (pix2pixHD, SPADE), or 'fpse' (CC-FPSE), which has no 'scales' and 'layers'."""
     width: int = 64
     """Channels of the first layer (the official ndf)."""
     scales: int = 2
     """Number of scales."""
     layers: int = 4
     """Convolutions per scale before the one that scores."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keywords of the discriminator (last_stride)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +241,6 @@ class Recipe:
             (self.training.steps is not None and self.training.steps < 1, "training.steps", "at least 1"),
             (self.training.calibrate < 1, "training.calibrate", "at least 1"),
             (self.training.epochs <= 0, "training.epochs", "above 0"),
-            (self.generator.encoder and self.generator.z_dim is None, "generator.z_dim", "a number for the encoder"),
             (self.training.devices < 1, "training.devices", "at least 1"),
             (self.training.threads is not None and self.training.threads < 1, "training.threads", "at least 1"),
             (self.training.seed < 0, "training.seed", "at least 0"),

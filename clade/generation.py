@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.progress import Progress
 
 from clade.data import Sample, plain_resize, read_photo
@@ -49,7 +50,8 @@ class Outcome:
     """What :func:`generate` came to.
 
     Args:
-        written: image files, in the order of the label files.
+        written: image files, in the order of the label files; several samples of one follow each other.
+        seeds: which sample of the prior each sample was, where that was drawn.
         failed: label file -> what is wrong with it.
         left_out: files in given folders that are no label files.
         without_instances: maps for which a network that uses instances saw class borders instead.
@@ -59,6 +61,7 @@ class Outcome:
     written: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
     left_out: list[Path] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
     without_instances: int = 0
     grid: Path | None = None
 
@@ -109,10 +112,14 @@ def generate(
     fit: Fit = "stretch",
     style: Any = None,
     seed: int | None = None,
+    samples: int = 1,
+    to: Any = None,
     grid: bool = False,
     progress: bool = False,
 ) -> Outcome:
     """Draw every label file and write ``out/NAME.png``; go on past files that cannot be used.
+
+    Several samples of each go to ``out/NAME-1.png``, ``out/NAME-2.png`` and so on.
 
     Args:
         inputs: files, folders, glob patterns (:func:`find_labels`).
@@ -120,7 +127,10 @@ def generate(
             image has its label map's own size.
         fit: how a map of another shape comes to ``size`` (:func:`clade.data.plain_resize`).
         style, seed: see :class:`Synthesizer`.
-        grid: also write ``out/grid.png`` with label, generated image and, where there is one, photo.
+        samples: pictures of each label map: samples of the prior by the seeds ``seed``, ``seed + 1``, ... (without
+            ``seed``, from a seed drawn once), or variations of the style photo.
+        to: a style photo or a seed; the samples then are steps from ``style`` or ``seed`` to it.
+        grid: also write ``out/grid.png`` with label, generated images and, where there is one, photo.
         progress: show a bar.
 
     Raises:
@@ -130,25 +140,28 @@ def generate(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise CladeError(f"{out}: is a file; a folder is needed for the images.")
-    _require_free(files, out, grid)
-    if style is not None and synthesizer.generator.encoder is None:
-        raise CladeError("A style was given, but this generator has no style encoder. Leave it out.")
-    if isinstance(style, (str, Path)):
-        style = read_photo(style)
+    _require_variety(synthesizer, style, samples, to)
+    endings = [""] if samples == 1 else [f"-{k + 1}" for k in range(samples)]
+    _require_free(files, out, endings, grid)
     outcome = Outcome(left_out=left_out)
+    if samples > 1 and seed is None and (style is None or to is None):
+        seed = int(torch.randint(2**31, (), generator=_fresh()))
+    if samples > 1 and seed is not None and to is None:
+        outcome.seeds = [seed + k for k in range(samples)]
     rows: list[Sequence[np.ndarray]] = []
     with Progress(disable=not progress, transient=True) as bar:
         for file in bar.track(files, description="generate"):
             try:
                 sample = _read(synthesizer, file, size, fit, with_photo=grid and len(rows) < GRID_ROWS)
                 label_map = LabelMap(sample.ids.copy(), sample.instances)
-                image = to_uint8(synthesizer(label_map, style=style, seed=seed))[0]
-                path = out / f"{file.name}.png"
-                _write(image, path)
-                outcome.written.append(path)
+                images = _draw(synthesizer, label_map, style, seed, samples, to)
+                for image, ending in zip(images, endings, strict=True):
+                    path = out / f"{file.name}{ending}.png"
+                    _write(image, path)
+                    outcome.written.append(path)
                 outcome.without_instances += synthesizer.generator.uses_instances and sample.instances is None
                 if grid and len(rows) < GRID_ROWS:
-                    rows.append(_row(synthesizer, sample, image))
+                    rows.append(_row(synthesizer, sample, images))
             except (LabelError, DataError) as error:
                 named = str(file.path) in str(error)
                 outcome.failed[file.path] = str(error) if named else f"{file.path}: {error}"
@@ -163,11 +176,54 @@ GRID_ROWS = 24
 """A grid shows the first so many."""
 
 
-def _require_free(files: Sequence[LabelFile], out: Path, grid: bool) -> None:
+def _require_variety(synthesizer: Synthesizer, style: Any, samples: int, to: Any) -> None:
+    """Raises CladeError where a style or several samples are asked of a network that has no such thing."""
+    generator = synthesizer.generator
+    if samples < 1:
+        raise CladeError(f"samples is {samples}; needed is at least 1.")
+    if style is not None and generator.encoder is None:
+        raise CladeError("A style was given, but this generator has no style encoder. Leave it out.")
+    varied = generator.latent_shape((generator.multiple, generator.multiple)) is not None
+    if (samples > 1 or to is not None) and not varied:
+        raise CladeError(
+            f"{samples} samples were asked for, but this generator draws one image of each label map. "
+            "Multi-modal ones are trained with generator.z_dim=256, or are groupdnet, sean and cc-fpse."
+        )
+    if to is not None and samples < 2:
+        raise CladeError("An interpolation needs samples of at least 2, its two ends.")
+
+
+def _fresh() -> torch.Generator:
+    random = torch.Generator()
+    random.seed()
+    return random
+
+
+def _draw(
+    synthesizer: Synthesizer, label_map: LabelMap, style: Any, seed: int | None, samples: int, to: Any
+) -> list[np.ndarray]:
+    """The images of one label map, each (H, W, 3) uint8."""
+    if samples == 1:
+        return [to_uint8(synthesizer(label_map, style=style, seed=seed))[0]]
+    if to is None:
+        assert seed is not None
+        latents = [synthesizer.latent(label_map, style, seed + k, vary=True) for k in range(samples)]
+        return [to_uint8(synthesizer(label_map, z=z, seed=seed + k))[0] for k, z in enumerate(latents)]
+    start = synthesizer.latent(label_map, style, seed)
+    end = synthesizer.latent(label_map, seed=to) if isinstance(to, int) else synthesizer.latent(label_map, to)
+    assert start is not None
+    assert end is not None
+    # One seed for all: what a network draws beside its latents must not flicker.
+    return [
+        to_uint8(synthesizer(label_map, z=z, seed=seed or 0))[0] for z in synthesizer.interpolate(start, end, samples)
+    ]
+
+
+def _require_free(files: Sequence[LabelFile], out: Path, endings: Sequence[str], grid: bool) -> None:
     """Raises DataError where an image would be written over something that is needed."""
     inputs = {path.resolve() for file in files for path in (file.path, file.instances, file.photo) if path is not None}
-    for file in files:
-        path = out / f"{file.name}.png"
+    for file, ending in ((file, ending) for file in files for ending in endings):
+        path = out / f"{file.name}{ending}.png"
         if path.resolve() in inputs:
             raise DataError(f"{file.path}: its image would be written over {path}. Choose another output folder.")
         if grid and path == out / GRID:
@@ -199,9 +255,9 @@ def _read(
     return sample if size is None or sample.size == size else plain_resize(sample, size, fit)
 
 
-def _row(synthesizer: Synthesizer, sample: Sample, image: np.ndarray) -> list[np.ndarray]:
+def _row(synthesizer: Synthesizer, sample: Sample, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     space = synthesizer.label_space or LabelSpace.numbered(synthesizer.generator.num_rows)
-    return [space.colorize(sample.ids), image, *([] if sample.image is None else [sample.image])]
+    return [space.colorize(sample.ids), *images, *([] if sample.image is None else [sample.image])]
 
 
 def _in_folder(folder: Path) -> tuple[list[LabelFile], list[Path]]:

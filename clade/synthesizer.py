@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from clade.checkpoints import read_checkpoint
-from clade.data import read_photo
 from clade.errors import CladeError, LabelError
 from clade.images import to_uint8
 from clade.labels import LabelMap, LabelSpace, label_array, read_label
 from clade.labels.labelspace import OutsideError
 from clade.models import Generator
-from clade.nn import fold_spectral_norm
+from clade.nn import fold_spectral_norm, reparameterize
+from clade.registry import near_match
+from clade.styles import read_style
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -62,16 +64,17 @@ class Synthesizer:
         self.recipe: dict[str, Any] | None = None
         self.info: dict[str, Any] = {}
 
-    def __call__(self, label_map: Any, style: Any = None, seed: int | None = None) -> Tensor:
+    def __call__(self, label_map: Any, style: Any = None, seed: int | None = None, z: Tensor | None = None) -> Tensor:
         """Label map(s) -> images.
 
         Args:
             label_map: a LabelMap (ids as inside the library), a path, a PIL image, or an array or tensor (H, W) or
                 (N, H, W) of numbers as label files hold them.
-            style: for a multi-modal generator, the photo to take the style from: path, PIL image, or tensor
-                (3, h, w) or (N, 3, h, w) in [-1, 1].
+            style: for a multi-modal generator, the photo to take the style from; see :meth:`latent`.
             seed: for a multi-modal generator without a style photo: which sample of the prior. The same seed gives the
-                same image; None draws a new one. Other generators have nothing random, and take no notice.
+                same image; None draws a new one. It also fixes the noise of SEAN. Other generators have nothing random,
+                and take no notice.
+            z: latents of :meth:`latent`, in place of style and prior.
 
         Returns:
             (N, 3, H, W) float32 in [-1, 1], on the CPU; H and W are those of the label map.
@@ -80,17 +83,76 @@ class Synthesizer:
             LabelError: a label map that cannot be used, or ids outside the classes.
             CladeError: a style for a generator without a style encoder.
         """
-        maps = self.generator.prepare(self.read(label_map)).to(self.device)
-        z = None
-        photo = None if style is None else self._photo(style)
-        if photo is None and self.generator.z_dim is not None:
-            z = self._sample(len(maps), seed)
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.generator(maps, z=z, style=photo).float().cpu()
+        maps = self.generator.prepare(self.read(label_map))
+        if z is None:
+            z = self.latent(maps, style, seed)
+        elif style is not None:
+            raise CladeError("z and a style were both given, and each decides the image. Give one of them.")
+        maps = maps.to(self.device)
+        z = None if z is None else z.to(self.device)
+        with torch.inference_mode(), self._autocast(), self._seeded(seed):
+            return self.generator(maps, z=z).float().cpu()
 
-    def pictures(self, label_map: Any, style: Any = None, seed: int | None = None) -> list[Image.Image]:
+    def latent(
+        self, label_map: Any, style: Any = None, seed: int | None = None, *, vary: bool = False
+    ) -> Tensor | None:
+        """What images of label maps are drawn with, to look at, mix and interpolate: ``synthesizer(maps, z=...)``.
+
+        Args:
+            label_map: as above.
+            style: a photo (path, PIL image, (h, w, 3) uint8 array, float (3, h, w) or (N, 3, h, w) tensor in [-1, 1]),
+                or a pair (photo, its label map). Where every class has a style of its own (SEAN, GroupDNet), a photo
+                comes with its label map, found in labels/ for a file in images/; and style may be a mapping
+                {class name or id: photo}, whose photos without labels count as that class all over. "*" there stands
+                for all other classes, whose style otherwise is drawn from the prior (SEAN: the mean style).
+            seed: which sample of the prior; None draws a new one (SEAN: the mean style).
+            vary: draw from the distribution that the encoder finds for the photo, by ``seed``, instead of its mean.
+
+        Returns:
+            (N, *latent_shape) for N label maps, on the CPU; None for a generator without latent input.
+
+        Raises:
+            CladeError: a style for a generator that takes none; a class that there is not; a photo without the label
+                map that is needed.
+        """
+        maps = self.read(label_map)
+        shape = self.generator.latent_shape(maps.size)
+        if shape is None:
+            if style is not None:
+                raise CladeError("A style was given, but this generator has no latent input. Leave it out.")
+            return None
+        with torch.inference_mode(), self._autocast():
+            if style is not None and not isinstance(style, Mapping):
+                return self._encoded(style, maps, seed if vary else None, vary)
+            styles = dict(style or {})
+            if "*" in styles:
+                z = self._encoded(styles.pop("*"), maps, seed if vary else None, vary)
+            elif seed is None:
+                with self._seeded(None, always=True):
+                    z = self.generator.default_latent(len(maps), maps.size)
+                assert z is not None
+            else:
+                z = self.generator.prior(_noise(shape, len(maps), seed).to(self.device))
+            for key, photo in styles.items():
+                row = self._class_id(key)
+                z = self.generator.mix(z.to(self.device), self._encoded(photo, maps, None, False, row).to(z), [row])
+            return z.float().cpu()
+
+    def interpolate(self, z: Tensor, other: Tensor, steps: int) -> list[Tensor]:
+        """Latents on the way from one to the other, both ends included.
+
+        Raises:
+            CladeError: fewer than 2 steps.
+        """
+        if steps < 2:
+            raise CladeError(f"{steps} steps; an interpolation needs at least 2, its two ends.")
+        return [self.generator.interpolate(z, other, k / (steps - 1)) for k in range(steps)]
+
+    def pictures(
+        self, label_map: Any, style: Any = None, seed: int | None = None, z: Tensor | None = None
+    ) -> list[Image.Image]:
         """The same, as PIL images."""
-        return [Image.fromarray(pixels) for pixels in to_uint8(self(label_map, style, seed))]
+        return [Image.fromarray(pixels) for pixels in to_uint8(self(label_map, style, seed, z))]
 
     def read(self, label_map: Any) -> LabelMap:
         """Any form of label map -> a checked LabelMap; see :meth:`__call__`."""
@@ -117,31 +179,58 @@ class Synthesizer:
             maps = LabelMap(self.label_space.encode(maps.ids.cpu().numpy()))
         return maps.check(self.generator.num_rows)
 
-    def _photo(self, style: Any) -> Tensor:
-        if isinstance(style, (str, Path)):
-            style = read_photo(style)
-        if isinstance(style, Image.Image):
-            style = np.asarray(style.convert("RGB"))
-        if isinstance(style, np.ndarray):
-            if style.dtype != np.uint8 or style.ndim != 3 or style.shape[2] != 3:
-                raise CladeError(f"A style array is (h, w, 3) uint8, got {style.shape} {style.dtype}.")
-            style = torch.from_numpy(style.copy()).movedim(2, 0).float() / 127.5 - 1
-        is_photo = isinstance(style, Tensor) and style.ndim in (3, 4) and style.shape[-3] == 3
-        if not is_photo or not style.is_floating_point():
+    def _encoded(self, style: Any, maps: LabelMap, seed: int | None, vary: bool, row: int | None = None) -> Tensor:
+        """Latents of a photo; with ``row``, a photo without labels counts as that class all over."""
+        regional = self.generator.regional
+        photo = read_style(style, self.read, labels_needed=regional)
+        photo = photo if row is None else photo.filled_with(row)
+        if regional and photo.label_map is None:
             raise CladeError(
-                "A style is a path, a PIL image, an (h, w, 3) uint8 array, or a float (3, h, w) tensor in [-1, 1]."
+                "Every class of this generator has a style of its own, so a style photo comes with its label map: give "
+                "the pair (photo, label map), keep it in images/ with its label file in labels/, or say which class it "
+                "is for, as in {'sky': photo}."
             )
-        style = style if style.ndim == 4 else style[None]
-        return style.to(self.device, torch.float32)
+        labels = None if photo.label_map is None else photo.label_map.to(self.device)
+        mu, logvar = self.generator.encode(photo.image.to(self.device), labels)
+        if vary and logvar is not None:
+            mu = reparameterize(mu, logvar, _noise(tuple(mu.shape[1:]), len(mu), seed).to(mu))
+        return self.generator.fitted(mu, maps.size).expand(len(maps), *mu.shape[1:]).float().cpu()
 
-    def _sample(self, count: int, seed: int | None) -> Tensor:
-        random = torch.Generator()
-        if seed is None:
-            random.seed()
-        else:
-            random.manual_seed(seed)
-        assert self.generator.z_dim is not None
-        return torch.randn(count, self.generator.z_dim, generator=random).to(self.device)
+    def _class_id(self, key: str | int) -> int:
+        names = () if self.label_space is None else self.label_space.names
+        if key in names:
+            return names.index(str(key))
+        if str(key).isdigit() and int(key) < self.generator.num_rows:
+            return int(key)
+        hint = near_match(str(key), names)
+        known = ", ".join(names) if names else f"0 to {self.generator.num_rows - 1}"
+        raise CladeError(f"A style was given for '{key}', and there is no such class.{hint} Known: {known}.")
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @contextmanager
+    def _seeded(self, seed: int | None, always: bool = False) -> Iterator[None]:
+        """Torch's global random numbers from ``seed`` (None: new ones) inside, for a generator that draws from them."""
+        if not (always or self.generator.stochastic):
+            yield
+            return
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            if seed is None:
+                torch.seed()
+            else:
+                torch.manual_seed(seed)
+            yield
+
+
+def _noise(shape: tuple[int, ...], count: int, seed: int | None) -> Tensor:
+    """Standard normal noise, the same on every device."""
+    random = torch.Generator()
+    if seed is None:
+        random.seed()
+    else:
+        random.manual_seed(seed)
+    return torch.randn(count, *shape, generator=random)
 
 
 def load(path: str | Path, device: str | torch.device = "auto", precision: str = "auto") -> Synthesizer:

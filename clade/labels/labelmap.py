@@ -168,21 +168,21 @@ class LabelMap:
         return (self.ids, self.instances, self.positions)
 
 
-def nearest(part: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour resize of the last two dimensions, any dtype.
+def nearest(part: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Nearest-neighbour resize of the last dimensions (two for pictures, three for volumes), any dtype.
 
     Takes the same source pixels as ``torch.nn.functional.interpolate(mode="nearest")``, with which published weights
     were trained: ``floor(i * in / out)``.
     """
-    height, width = part.shape[-2:]
-    if (height, width) == size:
+    present = tuple(part.shape[-len(size) :])
+    if present == tuple(size):
         return part
-    if height % size[0] == 0 and width % size[1] == 0:
-        return part[..., :: height // size[0], :: width // size[1]]
-    if part.dtype == torch.float32 and part.ndim == 4:  # float64 would be placed by another rounding
+    if all(n % m == 0 for n, m in zip(present, size, strict=True)):
+        return part[(..., *(slice(None, None, n // m) for n, m in zip(present, size, strict=True)))]
+    if part.dtype == torch.float32 and part.ndim == len(size) + 2:  # float64 would be placed by another rounding
         return F.interpolate(part, size=size, mode="nearest")
-    rows, columns = (_nearest_source(n, m, part.device) for n, m in ((height, size[0]), (width, size[1])))
-    return part[..., rows[:, None], columns]
+    sources = [_nearest_source(n, m, part.device) for n, m in zip(present, size, strict=True)]
+    return part[(..., *(source.view(-1, *[1] * (len(size) - 1 - k)) for k, source in enumerate(sources)))]
 
 
 def _nearest_source(length: int, out: int, device: torch.device) -> Tensor:

@@ -21,6 +21,8 @@ class LabelPyramid:
         num_rows: number of ids, the unknown class included.
         edges: instance edges (N, 1, H, W) given instead of computed from ``label_map.instances``.
 
+    ``style`` is where a network with a style per class leaves its codes (N, num_rows, D) for its layers.
+
     Raises:
         LabelError: ids outside ``[0, num_rows)``.
     """
@@ -28,6 +30,7 @@ class LabelPyramid:
     def __init__(self, label_map: LabelMap, num_rows: int, edges: Tensor | None = None) -> None:
         self.label_map = label_map.check(num_rows)
         self.num_rows = num_rows
+        self.style: Tensor | None = None
         self._given_edges = edges
         self._made: dict[tuple[str, Size | None, torch.dtype | None], Tensor] = {}
 

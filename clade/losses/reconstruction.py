@@ -25,7 +25,7 @@ def feature_matching(fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[T
     The last layer of a scale is its score map and is left out. The real side is detached.
 
     Args:
-        fake: features of the generated images: per scale, per layer, at least two layers, any shape.
+        fake: features of the generated images: per scale, per layer, any shape. A scale may have its scores alone.
         real: features of the real images, of the same shapes.
 
     Raises:

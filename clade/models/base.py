@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clade.errors import CladeError
 from clade.labels import LabelMap, LabelPyramid
+from clade.nn.blocks import reparameterize
 from clade.registry import Registry, near_match
 
 
@@ -36,6 +38,16 @@ class Generator(nn.Module, ABC):
     """Whether instance maps make a difference."""
     z_dim: int | None = None
     """Length of the latent vector, None where the network starts from the label map."""
+    latent_grid: bool = False
+    """Whether the latent's last two dimensions are a grid; one of another size is resized."""
+    regional: bool = False
+    """Whether every class has a style of its own; a style photo then comes with its label map."""
+    stochastic: bool = False
+    """Whether a forward draws noise of its own, by torch's global random numbers."""
+    encoder_is_part: bool = False
+    """Whether the style encoder is a part of the published network, counted and saved with it (SEAN)."""
+    plain_batch_norm: bool = False
+    """Whether the published network has plain BatchNorm modules, which the paper's counting counts."""
     encoder: nn.Module | None
     """Style encoder: image -> (mu, logvar), each (N, z_dim)."""
     name: str = ""
@@ -56,9 +68,11 @@ class Generator(nn.Module, ABC):
 
         Args:
             label_map: a LabelMap, or its ids (N, H, W).
-            z: latent vectors (N, z_dim), for a generator with ``z_dim``.
-            style: photos (N or 1, 3, h, w) in [-1, 1] whose style to take, for a generator with an encoder. With
-                neither z nor style, z is drawn from the prior N(0, 1) by torch's global random numbers.
+            z: latents (N or 1, *latent_shape), for a generator with latent input.
+            style: photos (N or 1, 3, h, w) in [-1, 1] whose style to take, for a generator with an encoder. A regional
+                generator takes it as the photo of this very label map; see :meth:`encode` for another one. With neither
+                z nor style, z is drawn from the prior N(0, 1) by torch's global random numbers (SEAN takes the mean
+                style).
 
         Raises:
             LabelError: ids outside the classes.
@@ -66,9 +80,9 @@ class Generator(nn.Module, ABC):
         """
         label_map = self.prepare(label_map if isinstance(label_map, LabelMap) else LabelMap(label_map))
         height, width = label_map.size
+        z = self._latent(label_map, z, style)
         pyramid = LabelPyramid(label_map.padded(self.multiple), self.num_rows)
-        image = self.synthesize(pyramid, self._latent(len(label_map), z, style))
-        return image[:, :, :height, :width]
+        return self.synthesize(pyramid, z)[:, :, :height, :width]
 
     def prepare(self, label_map: LabelMap) -> LabelMap:
         """What :meth:`forward` does first, and what is cheaper before a map goes to a GPU: check ids, add positions."""
@@ -77,23 +91,107 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def synthesize(self, labels: LabelPyramid, z: Tensor | None) -> Tensor:
-        """Labels whose sides are multiples of ``multiple``, and z (N, z_dim) for a latent network -> images."""
+        """Labels whose sides are multiples of ``multiple``, and latents for a latent network -> images."""
 
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Photos (N, 3, h, w) in [-1, 1] -> (mu, logvar) of their style, each (N, z_dim).
+    def counted_forward(self, labels: LabelPyramid) -> Tensor:
+        """The forward whose cost is the generator's: with a style encoder only where it is a part of the network."""
+        shape = self.latent_shape(labels.size)
+        reference = next(self.parameters())
+        z = None if shape is None else torch.zeros(1, *shape, device=reference.device, dtype=reference.dtype)
+        return self.synthesize(labels, z)
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, ...] | None:
+        """Shape of the latent of one picture of ``size`` (height, width); None without latent input."""
+        return None if self.z_dim is None else (self.z_dim,)
+
+    def prior(self, noise: Tensor) -> Tensor:
+        """Standard normal noise (N, *latent_shape) -> latents as they are met in training; of 0, their mean."""
+        return noise
+
+    def default_latent(self, count: int, size: tuple[int, int]) -> Tensor | None:
+        """The latents where none are given: drawn from the prior by torch's global random numbers."""
+        shape = self.latent_shape(size)
+        if shape is None:
+            return None
+        reference = next(self.parameters())
+        # Drawn in float32 whatever the network's type, so that a seed means the same picture.
+        return self.prior(torch.randn(count, *shape, device=reference.device)).to(reference.dtype)
+
+    def encode(self, image: Tensor, label_map: LabelMap | None = None) -> tuple[Tensor, Tensor | None]:
+        """Photos (N, 3, h, w) in [-1, 1] -> (mu, logvar) of their style, each (N, *latent_shape).
+
+        Args:
+            image: photos.
+            label_map: their label maps, which a regional generator needs and others take no notice of.
+
+        Returns:
+            mu, and the log-variance, None where a photo has just one style (SEAN).
 
         Raises:
-            CladeError: the generator has no style encoder.
+            CladeError: the generator has no style encoder, or needs label maps.
         """
+        return self._encoder()(image)
+
+    def mix(self, z: Tensor, other: Tensor, classes: Sequence[int]) -> Tensor:
+        """Latents with those of some classes taken from others; only for regional generators.
+
+        Args:
+            z, other: latents (N or 1, *latent_shape).
+            classes: ids whose style comes from ``other``.
+
+        Raises:
+            CladeError: the generator has one style for the whole picture.
+        """
+        raise CladeError(
+            "This generator has one style for the whole picture, so a style for single classes cannot be given. "
+            "sean, groupdnet and their clade variants have one per class."
+        )
+
+    def fitted(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        """Latents for label maps of ``size``: a grid of another size is resized smoothly, others are left alone."""
+        needed = self.latent_shape(size)
+        if needed is None or not self.latent_grid or z.shape[-2:] == needed[-2:]:
+            return z
+        return F.interpolate(z, size=needed[-2:], mode="bilinear", align_corners=False)
+
+    def interpolate(self, z: Tensor, other: Tensor, part: float) -> Tensor:
+        """The latents a part of the way from z to other, 0 to 1: along the sphere, as in a Gaussian prior nearly all
+        lengths are alike, with the length changing evenly."""
+        a, b = z.flatten(1), other.flatten(1)
+        lengths = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
+        ends = a / lengths[0].clamp(min=1e-12), b / lengths[1].clamp(min=1e-12)
+        angle = (ends[0] * ends[1]).sum(1, keepdim=True).clamp(-1, 1).acos()
+        sine = angle.sin()
+        arc = (torch.sin((1 - part) * angle) * ends[0] + torch.sin(part * angle) * ends[1]) / sine.clamp(min=1e-12)
+        mixed = torch.lerp(lengths[0], lengths[1], part) * arc
+        return torch.where(sine < 1e-4, torch.lerp(a, b, part), mixed).view_as(z)
+
+    def training_latent(
+        self, label_map: LabelMap, real: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """What a training step draws with, from the photos and standard normal noise: (z, mu, logvar)."""
+        if noise is None or self.encoder is None:
+            return None if noise is None else self.prior(noise), None, None
+        mu, logvar = self.encode(real, label_map)
+        assert logvar is not None
+        return reparameterize(mu, logvar, noise), mu, logvar
+
+    def validation_latent(self, label_map: LabelMap, real: Tensor) -> Tensor | None:
+        """What a validation draws with: the mean of the prior, where there is one."""
+        shape = self.latent_shape(label_map.size)
+        return None if shape is None else self.prior(torch.zeros(len(label_map), *shape, device=real.device))
+
+    def _encoder(self) -> nn.Module:
         if self.encoder is None:
             raise CladeError(
-                "This generator has no style encoder, so it takes no style photo. "
-                "Train one with generator.z_dim=256 and generator.encoder=true, or give z."
+                "This generator has no style encoder, so it takes no style photo. Train one with "
+                "generator.encoder=true (and generator.z_dim=256 where the latent is a vector), or give z."
             )
-        return self.encoder(image)
+        return self.encoder
 
-    def _latent(self, count: int, z: Tensor | None, style: Tensor | None) -> Tensor | None:
-        if self.z_dim is None:
+    def _latent(self, label_map: LabelMap, z: Tensor | None, style: Tensor | None) -> Tensor | None:
+        needed = self.latent_shape(label_map.size)
+        if needed is None:
             if z is not None or style is not None:
                 raise CladeError(
                     f"{'z' if z is not None else 'A style'} was given, but this generator starts from the label map "
@@ -102,18 +200,18 @@ class Generator(nn.Module, ABC):
             return None
         if z is not None and style is not None:
             raise CladeError("z and a style were both given, and each decides the image. Give one of them.")
+        count = len(label_map)
         if style is not None:
-            z = self.encode(style)[0]
+            z = self.encode(style, label_map)[0]
         if z is None:
-            reference = next(self.parameters())
-            z = torch.randn(count, self.z_dim, device=reference.device)
-        if z.shape == (1, self.z_dim):
-            z = z.expand(count, -1)
-        if z.shape != (count, self.z_dim):
+            return self.default_latent(count, label_map.size)
+        fixed = -2 if self.latent_grid else None
+        if z.ndim != 1 + len(needed) or z.shape[1:fixed] != needed[:fixed] or len(z) not in (1, count):
             raise CladeError(
-                f"z has shape {tuple(z.shape)}, needed is ({count}, {self.z_dim}): one vector per label map."
+                f"z has shape {tuple(z.shape)}, needed is {(count, *needed)}: one latent per label map, or one for all."
             )
-        return z
+        z = self.fitted(z, label_map.size)
+        return z.expand(count, *z.shape[1:])
 
 
 GENERATORS: Registry[Callable[..., Generator]] = Registry("generator")

@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from clade.models.base import GENERATORS
-from clade.models.spade_shaped import SpadeShapedGenerator
-from clade.nn import CLADE
+from clade.models.mixed import MixedGenerator
 
 
 @GENERATORS.register("clade")
-class CladeGenerator(SpadeShapedGenerator):
+class CladeGenerator(MixedGenerator):
     """The SPADE-shaped generator with class-adaptive normalization (section 3.2).
 
     Args:
-        normalization: inside every layer, ``batch`` (synchronised under DDP) or ``instance``.
-        options: ``width``, ``upsampling``, ``z_dim``, ``size``, ``encoder``, ``encoder_width``; see
-            :class:`SpadeShapedGenerator`.
+        options: see :class:`MixedGenerator`.
     """
-
-    _positions = False
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        unknown_class: bool = False,
-        instance_edges: bool = False,
-        normalization: str = "batch",
-        **options: Any,
-    ) -> None:
-        norm = partial(
-            CLADE,
-            num_rows=num_classes + unknown_class,
-            instance_edges=instance_edges,
-            positions=self._positions,
-            normalization=normalization,
-        )
-        classes = {"num_classes": num_classes, "unknown_class": unknown_class, "instance_edges": instance_edges}
-        super().__init__(norm, **classes, **options)
 
 
 @GENERATORS.register("clade-icpe")
-class CladeIcpeGenerator(CladeGenerator):
+class CladeIcpeGenerator(MixedGenerator):
     """CLADE whose scale and shift also depend on where in its object a pixel lies (section 3.4).
 
     Args:
-        skip_class: class whose pixels get the position 0. The published weights were trained so: with 0 on COCO-Stuff
-            (person) and Cityscapes; on ADE20K with the unlabelled pixels, which here are the unknown class, 150.
-        options: see :class:`CladeGenerator`.
+        options: see :class:`MixedGenerator`.
     """
 
-    _positions = True
-
-    def __init__(self, *, num_classes: int, skip_class: int | None = None, **options: Any) -> None:
-        super().__init__(num_classes=num_classes, **options)
-        self.skip_class = skip_class
+    def __init__(self, *, num_classes: int, positions: str | None = "modulation", **options: Any) -> None:
+        super().__init__(num_classes=num_classes, positions=positions, **options)

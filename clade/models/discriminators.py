@@ -20,15 +20,22 @@ class PatchDiscriminator(nn.Module):
         channels_in: channels of labels and image together.
         width: channels of the first layer, doubled at each further one up to 512.
         layers: convolutions before the one that scores.
+        last_stride: stride of the last of them; 1 as published by all but SEAN, which has 2.
     """
 
-    def __init__(self, channels_in: int, *, width: int = 64, layers: int = 4) -> None:
+    def __init__(self, channels_in: int, *, width: int = 64, layers: int = 4, last_stride: int = 1) -> None:
         super().__init__()
         widths = [min(width * 2**k, 512) if k else width for k in range(layers)]
         first = conv2d(channels_in, width, 4, stride=2, padding=2)
         inner = [
             conv2d(
-                widths[k - 1], widths[k], 4, stride=1 if k == layers - 1 else 2, padding=2, bias=False, spectral=True
+                widths[k - 1],
+                widths[k],
+                4,
+                stride=last_stride if k == layers - 1 else 2,
+                padding=2,
+                bias=False,
+                spectral=True,
             )
             for k in range(1, layers)
         ]
@@ -44,7 +51,7 @@ class PatchDiscriminator(nn.Module):
         return [*features, self.score(x)]
 
 
-DISCRIMINATORS: Registry[type[MultiscaleDiscriminator]] = Registry("discriminator")
+DISCRIMINATORS: Registry[type[nn.Module]] = Registry("discriminator")
 
 
 @DISCRIMINATORS.register("multiscale")
@@ -56,11 +63,16 @@ class MultiscaleDiscriminator(nn.Module):
         width: channels of the first layer (the official ``ndf``).
         scales: number of discriminators; the k-th sees the input halved k times.
         layers: convolutions of each before the one that scores.
+        last_stride: stride of the last of them; 1 as published by all but SEAN, which has 2.
     """
 
-    def __init__(self, channels_in: int, *, width: int = 64, scales: int = 2, layers: int = 4) -> None:
+    def __init__(
+        self, channels_in: int, *, width: int = 64, scales: int = 2, layers: int = 4, last_stride: int = 1
+    ) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(PatchDiscriminator(channels_in, width=width, layers=layers) for _ in range(scales))
+        self.scales = nn.ModuleList(
+            PatchDiscriminator(channels_in, width=width, layers=layers, last_stride=last_stride) for _ in range(scales)
+        )
 
     def forward(self, x: Tensor) -> Features:
         """Labels and image concatenated (N, channels_in, H, W) -> per scale, features of every layer, scores last."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,23 @@ LAYOUTS: dict[str, tuple[int, frozenset[int]]] = {
 }
 
 
+Builder = Callable[[int], NormLayer]
+
+
+def require_upsampling(upsampling: str, known: Collection[str] = LAYOUTS) -> None:
+    """Raises CladeError for an unknown layout."""
+    if upsampling not in known:
+        hint = near_match(upsampling, known)
+        has = "There is" if upsampling not in LAYOUTS else "This generator has"
+        raise CladeError(f"{has} no upsampling '{upsampling}'.{hint} Known: {', '.join(known)}.")
+
+
+def block_count(upsampling: str) -> int:
+    """Number of residual blocks of a layout."""
+    require_upsampling(upsampling)
+    return 8 if upsampling == "most" else 7
+
+
 class SpadeShapedGenerator(Generator):
     """Residual blocks of 16-16-16-8-4-2-1 times ``width`` channels, LeakyReLU, 3x3 convolution, tanh.
 
@@ -31,7 +48,9 @@ class SpadeShapedGenerator(Generator):
     block more) of the size, or from a linear layer of a latent vector (section 3.5, figure 7).
 
     Args:
-        norm: builds a normalization layer for a channel count.
+        norm: builds a normalization layer for a channel count; or one such per block, from coarse to fine.
+        input_positions: the positions are two more channels of what the network starts from (+dist_i, section 4.9).
+        block: builds a block: (channels in, channels out, builder of its normalization layers).
         num_classes, unknown_class: see :class:`Generator`.
         instance_edges: the network sees the borders between objects; a map without instances shows class borders.
         width: channels of the last block (the official ``ngf``).
@@ -42,9 +61,14 @@ class SpadeShapedGenerator(Generator):
         encoder: add a style encoder (photo -> z) with ``encoder_width`` channels at its first layer.
     """
 
+    upsamplings: Sequence[str] = tuple(LAYOUTS)
+    """The layouts that it can have."""
+
     def __init__(
         self,
-        norm: Callable[[int], NormLayer],
+        norm: Builder | Sequence[Builder],
+        input_positions: bool = False,
+        block: Callable[[int, int, Builder], nn.Module] = ResidualBlock,
         *,
         num_classes: int,
         unknown_class: bool = False,
@@ -57,9 +81,7 @@ class SpadeShapedGenerator(Generator):
         encoder_width: int = 64,
     ) -> None:
         super().__init__(num_classes, unknown_class)
-        if upsampling not in LAYOUTS:
-            hint = near_match(upsampling, LAYOUTS)
-            raise CladeError(f"There is no upsampling '{upsampling}'.{hint} Known: {', '.join(LAYOUTS)}.")
+        require_upsampling(upsampling, self.upsamplings)
         if width < 1 or (upsampling == "most" and width % 2):
             raise CladeError(
                 f"width is {width}; needed is a number of at least 1, and an even one for upsampling='most'."
@@ -73,11 +95,18 @@ class SpadeShapedGenerator(Generator):
             channels.append(width // 2)
         self.stem: nn.Module
         if z_dim is None:
-            self.stem = conv2d(self.num_rows + instance_edges, channels[0], 3)
+            self.stem = conv2d(self.num_rows + instance_edges + 2 * input_positions, channels[0], 3)
+        elif input_positions:
+            raise CladeError(
+                "Positions at the input need a network that starts from the label map; this one starts from a latent "
+                "vector. Leave z_dim out, or choose positions='modulation'."
+            )
         else:
             self._grid = (math.ceil(size[0] / self.multiple), math.ceil(size[1] / self.multiple))
             self.stem = linear(z_dim, channels[0] * self._grid[0] * self._grid[1])
-        self.blocks = nn.ModuleList(ResidualBlock(channels[k], channels[k + 1], norm) for k in range(len(channels) - 1))
+        builders = [norm] * (len(channels) - 1) if callable(norm) else norm
+        assert len(builders) == len(channels) - 1
+        self.blocks = nn.ModuleList(block(channels[k], channels[k + 1], build) for k, build in enumerate(builders))
         self.to_image = conv2d(channels[-1], 3, 3)
         if encoder:
             if z_dim is None:
@@ -85,22 +114,32 @@ class SpadeShapedGenerator(Generator):
                     "encoder=True needs z_dim (256 in the paper): the encoder's style is the latent vector."
                 )
             self.encoder = ConvEncoder(width=encoder_width, z_dim=z_dim)
-        first = self.blocks[0]
-        assert isinstance(first, ResidualBlock)
-        self.uses_positions = first.norm1.uses_positions
+        self._input_positions = input_positions
+        self.uses_positions = input_positions or any(
+            layer.uses_positions for layer in self.modules() if isinstance(layer, NormLayer)
+        )
 
     def synthesize(self, labels: LabelPyramid, z: Tensor | None) -> Tensor:
-        x = self._start(labels, z)
-        for k, block in enumerate(self.blocks):
-            if k in self._upsample_before:
-                x = upsample2(x)
-            x = block(x, labels)
+        return self._draw(self._start(labels, z), labels)
+
+    def _draw(self, x: Tensor, labels: LabelPyramid) -> Tensor:
+        """The first features -> images."""
+        for k in range(len(self.blocks)):
+            x = self.blocks[k](self._upsampled(x, k), labels)
         return torch.tanh(self.to_image(F.leaky_relu(x, 0.2)))
+
+    def _upsampled(self, x: Tensor, k: int) -> Tensor:
+        """The input of block ``k``."""
+        return upsample2(x) if k in self._upsample_before else x
 
     def _start(self, labels: LabelPyramid, z: Tensor | None) -> Tensor:
         grid = (labels.size[0] // self.multiple, labels.size[1] // self.multiple)
         if z is None:
-            return self.stem(labels.semantics(grid, self.instance_edges, self.to_image.weight.dtype))
+            dtype = self.to_image.weight.dtype
+            start = labels.semantics(grid, self.instance_edges, dtype)
+            if self._input_positions:
+                start = torch.cat([start, labels.positions(grid, dtype)], dim=1)
+            return self.stem(start)
         x = self.stem(z).view(len(z), -1, *self._grid)
         if grid != self._grid:
             x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)

@@ -21,13 +21,26 @@ def conv2d(
     stride: int = 1,
     padding: int | None = None,
     bias: bool = True,
+    groups: int = 1,
     spectral: bool = False,
 ) -> nn.Conv2d:
     """A convolution with Xavier-normal weights of gain 0.02, zero bias, and spectral norm where asked for.
 
     ``padding`` defaults to half the kernel, so that a stride of 1 keeps the size.
     """
-    conv = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2 if padding is None else padding, bias=bias)
+    padding = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=bias)
+    _initialize(conv)
+    return spectral_norm(conv) if spectral else conv
+
+
+def conv_transpose2d(
+    channels_in: int, channels_out: int, kernel: int, *, bias: bool = True, spectral: bool = False
+) -> nn.ConvTranspose2d:
+    """A transposed convolution of stride 2 that doubles the size, with the same initialisation."""
+    conv = nn.ConvTranspose2d(
+        channels_in, channels_out, kernel, stride=2, padding=kernel // 2, output_padding=1, bias=bias
+    )
     _initialize(conv)
     return spectral_norm(conv) if spectral else conv
 
@@ -39,7 +52,7 @@ def linear(features_in: int, features_out: int) -> nn.Linear:
     return layer
 
 
-def _initialize(layer: nn.Conv2d | nn.Linear) -> None:
+def _initialize(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
     nn.init.xavier_normal_(layer.weight, gain=0.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -58,21 +71,29 @@ class ResidualBlock(nn.Module):
         channels_out: channels of y.
         norm: builds a normalization layer for a channel count; its ``out_channels`` feed the convolution after it.
         spectral: spectral norm on the convolutions.
+        groups: groups of the convolutions (GroupDNet).
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, norm: Callable[[int], NormLayer], spectral: bool = True
+        self,
+        channels_in: int,
+        channels_out: int,
+        norm: Callable[[int], NormLayer],
+        spectral: bool = True,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         middle = min(channels_in, channels_out)
         self.norm1 = norm(channels_in)
-        self.conv1 = conv2d(self.norm1.out_channels, middle, 3, spectral=spectral)
+        self.conv1 = conv2d(self.norm1.out_channels, middle, 3, groups=groups, spectral=spectral)
         self.norm2 = norm(middle)
-        self.conv2 = conv2d(self.norm2.out_channels, channels_out, 3, spectral=spectral)
+        self.conv2 = conv2d(self.norm2.out_channels, channels_out, 3, groups=groups, spectral=spectral)
         self.norm_shortcut: NormLayer | None = None
         if channels_in != channels_out:
             self.norm_shortcut = norm(channels_in)
-            self.conv_shortcut = conv2d(self.norm_shortcut.out_channels, channels_out, 1, bias=False, spectral=spectral)
+            self.conv_shortcut = conv2d(
+                self.norm_shortcut.out_channels, channels_out, 1, bias=False, groups=groups, spectral=spectral
+            )
 
     def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H, W)"""

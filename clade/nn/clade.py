@@ -24,13 +24,15 @@ class CLADE(NormLayer):
         gamma_e = gamma * (1 + C_gamma(d)),   beta_e = beta * (1 + C_beta(d))
 
     With ``instance_edges`` one more channel, the instance edge E modulated by two learned numbers (equation 2), is
-    concatenated: ``E^ = gamma_c * E + beta_c``.
+    concatenated: ``E^ = gamma_c * E + beta_c``. With ``position_channel`` one more, a 1x1 convolution of d, is (+dist_f
+    of section 4.9).
 
     Args:
         channels: channels of x.
         num_rows: number of ids, the unknown class included.
-        instance_edges: append the modulated edge channel; ``out_channels`` is then ``channels + 1``.
+        instance_edges: append the modulated edge channel; ``out_channels`` is then one more.
         positions: modulate by position.
+        position_channel: append a channel made of the position; ``out_channels`` is then one more.
         normalization: ``batch`` (synchronised under DDP) or ``instance``.
 
     Shapes: x (N, C, H, W); labels of the same pictures at any size; y (N, out_channels, H, W).
@@ -43,11 +45,13 @@ class CLADE(NormLayer):
         num_rows: int,
         instance_edges: bool = False,
         positions: bool = False,
+        position_channel: bool = False,
         normalization: str = "batch",
     ) -> None:
         super().__init__()
-        self.out_channels = channels + instance_edges
-        self.uses_positions = positions
+        self.out_channels = channels + instance_edges + position_channel
+        self.modulates_by_position = positions
+        self.uses_positions = positions or position_channel
         self.normalize = parameter_free(normalization, channels)
         self.gamma = nn.Parameter(torch.rand(num_rows, channels))  # no 1 + gamma here, unlike SPADE
         self.beta = nn.Parameter(torch.zeros(num_rows, channels))
@@ -56,22 +60,35 @@ class CLADE(NormLayer):
             self.position_gamma = OneChannel(2)
             self.position_beta = OneChannel(2)
         self.edge = OneChannel(1) if instance_edges else None
-        if self.edge is not None:
-            nn.init.xavier_normal_(self.edge.weight, gain=0.02)
+        self.position = OneChannel(2) if position_channel else None
+        for extra in (self.edge, self.position):
+            if extra is not None:
+                nn.init.xavier_normal_(extra.weight, gain=0.02)
 
     def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
-        size = (x.shape[2], x.shape[3])
-        ids = labels.ids(size)
         y = self.normalize(x)
-        gamma, beta = look_up(self.gamma, ids, y.dtype), look_up(self.beta, ids, y.dtype)
-        if self.uses_positions:
-            offsets = labels.positions(size, y.dtype)
+        scale, shift = self.modulation(labels, (y.shape[2], y.shape[3]), y.dtype)
+        return self.extended(torch.addcmul(shift, y, scale), labels)
+
+    def modulation(self, labels: LabelPyramid, size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """gamma and beta of every pixel at a size, each (N, C, *size)."""
+        ids = labels.ids(size)
+        gamma, beta = look_up(self.gamma, ids, dtype), look_up(self.beta, ids, dtype)
+        if self.modulates_by_position:
+            offsets = labels.positions(size, dtype)
             gamma = gamma * (1 + self.position_gamma(offsets))
             beta = beta * (1 + self.position_beta(offsets))
-        y = torch.addcmul(beta, y, gamma)
+        return gamma, beta
+
+    def extended(self, y: Tensor, labels: LabelPyramid) -> Tensor:
+        """(N, C, H, W) -> (N, out_channels, H, W): with the channels of edge and position, where there are any."""
+        size = (y.shape[2], y.shape[3])
+        extra = []
         if self.edge is not None:
-            y = torch.cat([y, self.edge(labels.edges(size, y.dtype))], dim=1)
-        return y
+            extra.append(self.edge(labels.edges(size, y.dtype)))
+        if self.position is not None:
+            extra.append(self.position(labels.positions(size, y.dtype)))
+        return torch.cat([y, *extra], dim=1) if extra else y
 
 
 class OneChannel(nn.Module):
@@ -92,7 +109,7 @@ class OneChannel(nn.Module):
 
 
 def look_up(table: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows of a table (K, C) by ids (N, H, W): (N, C, H, W) in ``dtype``, channels last in memory."""
+    """Rows of a table (K, C) by ids (N, *size): (N, C, *size) in ``dtype``, channels last in memory."""
     return _LookUp.apply(table, ids, dtype)
 
 
@@ -106,12 +123,12 @@ class _LookUp(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.rows, ctx.dtype = table.shape[0], table.dtype
-        return F.embedding(ids, table.to(dtype)).permute(0, 3, 1, 2)
+        return F.embedding(ids, table.to(dtype)).movedim(-1, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (ids,) = ctx.saved_tensors
-        grad = grads[0].permute(0, 2, 3, 1)
+        grad = grads[0].movedim(1, -1)
         grad = grad.to(torch.promote_types(grad.dtype, torch.float32))
         if grad.is_cuda:  # sorts first: deterministic, and no contention on a few rows
             total = torch.ops.aten.embedding_dense_backward(grad, ids, ctx.rows, -1, False)

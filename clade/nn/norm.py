@@ -42,14 +42,14 @@ def parameter_free(kind: str, channels: int) -> nn.Module:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm without scale and shift, whose statistics span all processes of a distributed training.
+    """BatchNorm, by default without scale and shift, whose statistics span all processes of a distributed training.
 
     Unlike ``torch.nn.SyncBatchNorm`` it also works on the CPU (gloo), so that two processes train like one with the
     doubled batch there too. Running statistics keep torch's conventions (momentum 0.1, unbiased variance).
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, affine=False)
+    def __init__(self, channels: int, affine: bool = False) -> None:
+        super().__init__(channels, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
@@ -71,7 +71,10 @@ class BatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
             unbiased = variance * (count / (count - 1).clamp(min=1))
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
-        return (centred * torch.rsqrt(variance + self.eps).view(1, c, 1, 1)).to(input.dtype)
+        y = centred * torch.rsqrt(variance + self.eps).view(1, c, 1, 1)
+        if self.affine:
+            y = y * self.weight.view(1, c, 1, 1) + self.bias.view(1, c, 1, 1)
+        return y.to(input.dtype)
 
 
 class InstanceNorm(nn.InstanceNorm2d):

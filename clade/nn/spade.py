@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,6 +45,10 @@ class SPADE(NormLayer):
         self.to_beta = conv2d(hidden, channels, 3)
 
     def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
-        size = (x.shape[2], x.shape[3])
-        hidden = F.relu(self.shared(labels.semantics(size, self.instance_edges, x.dtype)))
-        return self.normalize(x) * (1 + self.to_gamma(hidden)) + self.to_beta(hidden)
+        scale, shift = self.modulation(labels, (x.shape[2], x.shape[3]), x.dtype)
+        return self.normalize(x) * scale + shift
+
+    def modulation(self, labels: LabelPyramid, size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """1 + gamma(m) and beta(m) at a size, each (N, C, *size)."""
+        hidden = F.relu(self.shared(labels.semantics(size, self.instance_edges, dtype)))
+        return 1 + self.to_gamma(hidden), self.to_beta(hidden)

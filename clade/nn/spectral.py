@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +22,20 @@ class SpectralNorm(nn.Module):
     is one function instead of six.
 
     Args:
-        weight: the convolution's weight; rows are its first dimension.
+        weight: the convolution's weight; rows are its output channels.
+        transposed: the weight is a transposed convolution's, whose output channels are the second dimension.
     """
 
     _u: Tensor
     _v: Tensor
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, transposed: bool = False) -> None:
         super().__init__()
-        rows = weight.detach().flatten(1)
+        self.transposed = transposed
+        rows = self._outputs_first(weight.detach()).flatten(1)
         self.register_buffer("_u", F.normalize(torch.randn(rows.shape[0]), dim=0))
         self.register_buffer("_v", F.normalize(torch.randn(rows.shape[1]), dim=0))
-        for _ in range(15):
+        for _ in range(0 if rows.is_meta else 15):
             self._iterate(rows)
 
     @torch.no_grad()
@@ -41,7 +43,13 @@ class SpectralNorm(nn.Module):
         self._v.copy_(F.normalize(torch.mv(rows.t(), self._u), dim=0))
         self._u.copy_(F.normalize(torch.mv(rows, self._v), dim=0))
 
+    def _outputs_first(self, weight: Tensor) -> Tensor:
+        return weight.transpose(0, 1) if self.transposed else weight
+
     def forward(self, weight: Tensor) -> Tensor:
+        return self._outputs_first(self._normalized(self._outputs_first(weight)))
+
+    def _normalized(self, weight: Tensor) -> Tensor:
         # Autocast knows no meta device, on which full-size networks are built to be counted and compared.
         with torch.autocast("cpu" if weight.is_meta else weight.device.type, enabled=False):
             if self.training:
@@ -69,9 +77,13 @@ class _Divide(torch.autograd.Function):
         return rows.div_(sigma).view_as(grad), None, None
 
 
-def spectral_norm(conv: nn.Conv2d) -> nn.Conv2d:
+Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
+
+
+def spectral_norm(conv: Conv) -> Conv:
     """Normalize a convolution's weight; state keys are those of ``torch.nn.utils.parametrizations.spectral_norm``."""
-    parametrize.register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+    norm = SpectralNorm(conv.weight, transposed=isinstance(conv, nn.ConvTranspose2d))
+    parametrize.register_parametrization(conv, "weight", norm)
     return conv
 
 
@@ -79,7 +91,7 @@ def fold_spectral_norm(module: nn.Module) -> nn.Module:
     """Replace spectrally normalised weights by their present values, for inference; changes and returns ``module``."""
     for layer in module.modules():
         if parametrize.is_parametrized(layer, "weight"):
-            assert isinstance(layer, nn.Conv2d)  # what spectral_norm takes
+            assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))  # what spectral_norm takes
             weight = layer.weight.detach().clone()
             learned = all(parameter.requires_grad for parameter in layer.parameters())
             # remove_parametrizations would take `weight` off the class, which deep copies of the layer share.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from typing import Any
 
 import torch
@@ -9,9 +11,10 @@ from torch import nn
 
 from clade.config import DataConfig, DiscriminatorConfig, GeneratorConfig, LossConfig, OptimizerConfig
 from clade.data import Augment, Cached, Dataset, create_dataset
+from clade.errors import RecipeError
 from clade.labels import LabelSpace
 from clade.losses import ADVERSARIAL, VGGPerceptual
-from clade.models import DISCRIMINATORS, Generator, create_generator
+from clade.models import DISCRIMINATORS, Generator, create_generator, generator_options
 from clade.training.step import Objective
 
 
@@ -32,22 +35,50 @@ def build_augment(config: DataConfig) -> Augment:
 
 
 def build_generator(config: GeneratorConfig, space: LabelSpace, size: tuple[int, int]) -> Generator:
+    """The recipe's generator; keys that this kind of network does not have must be left at their defaults."""
     options: dict[str, Any] = {
         "unknown_class": space.unknown_class,
         "instance_edges": config.instance_edges,
         "width": config.width,
         "upsampling": config.upsampling,
-        **config.options,
+        "z_dim": config.z_dim,
+        "encoder": config.encoder,
+        "size": size,
     }
-    if config.z_dim is not None:
-        options |= {"z_dim": config.z_dim, "size": size, "encoder": config.encoder}
-    return create_generator(config.name, num_classes=space.num_classes, **options)
+    known = generator_options(config.name)
+    untaken = _untaken(config, set(known), {"instance_edges", "upsampling", "z_dim", "encoder"})
+    if untaken:
+        raise RecipeError(
+            f"generator.{untaken} is {getattr(config, untaken)!r}, but '{config.name}' has no such option. "
+            "Leave it out."
+        )
+    # What is not set keeps the network's own default: GroupDNet starts at 1/64, CC-FPSE from a latent vector.
+    chosen = {key: value for key, value in options.items() if key in known and value is not None}
+    return create_generator(config.name, num_classes=space.num_classes, **{**chosen, **config.options})
 
 
 def build_discriminator(config: DiscriminatorConfig, space: LabelSpace, instance_edges: bool) -> nn.Module:
-    return DISCRIMINATORS[config.name](
-        space.num_rows + instance_edges + 3, width=config.width, scales=config.scales, layers=config.layers
-    )
+    """The recipe's discriminator; keys that this kind does not have must be left at their defaults."""
+    build = DISCRIMINATORS[config.name]
+    known = set(inspect.signature(build).parameters)
+    untaken = _untaken(config, known, {"scales", "layers"})
+    if untaken:
+        raise RecipeError(
+            f"discriminator.{untaken} is {getattr(config, untaken)}, but '{config.name}' has no such option. "
+            "Leave it out."
+        )
+    options = {"width": config.width, "scales": config.scales, "layers": config.layers}
+    chosen = {key: value for key, value in options.items() if key in known}
+    try:
+        return build(space.num_rows + instance_edges + 3, **{**chosen, **config.options})
+    except TypeError as error:
+        raise RecipeError(f"discriminator.options does not fit '{config.name}': {error}.") from error
+
+
+def _untaken(config: Any, known: set[str], keys: set[str]) -> str | None:
+    """A key that is not known, but set to something else than its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return next((key for key in sorted(keys - known) if getattr(config, key) != defaults[key]), None)
 
 
 def build_objective(config: LossConfig) -> Objective:

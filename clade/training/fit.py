@@ -37,7 +37,7 @@ from clade.training.launch import make_fabric
 from clade.training.report import Report
 from clade.training.signals import stop_on_signal
 from clade.training.state import load_state, read_facts, save_state
-from clade.training.step import TrainableGenerator, discriminator_step, generator_step, latent_noise
+from clade.training.step import TrainableGenerator, discriminator_step, generator_step, latent_noise, noise_seed
 from clade.training.validation import absolute_error, draw_mean, sample_sheet, spread
 
 
@@ -94,15 +94,16 @@ def train(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False,
         raise
 
 
-def stepper(recipe: Recipe, folder: Path) -> Callable[[], object]:
-    """A function that does one training step each time it is called: for measuring, nothing is saved."""
+def stepper(recipe: Recipe, folder: Path) -> Callable[[], dict[str, float]]:
+    """A function that does one training step each time it is called and returns its losses; nothing is saved."""
     run = _Run(recipe, folder, make_fabric(recipe), fresh=True, quiet=True)
     batches = run._training_batches()
 
-    def step() -> None:
+    def step() -> dict[str, float]:
         run.step += 1
-        run._train_step(batches)
+        losses = run._train_step(batches)
         run.ema.update(run.generator, run.step)
+        return run._checked(losses)
 
     return step
 
@@ -225,7 +226,7 @@ class _Run:
 
             def draw(generator: Generator, batch: Batch, number: int) -> None:
                 with self.fabric.autocast():
-                    TrainableGenerator(generator)(batch.label_map, batch.image, self._noise(number, len(batch)))
+                    TrainableGenerator(generator)(batch.label_map, batch.image, self._noise(number, batch))
 
             batches = self._batches(0, self.recipe.training.calibrate)
             self._made = (self.step, calibrated(self.ema.generator, batches, draw))
@@ -253,7 +254,7 @@ class _Run:
                         labels,
                         self.objective,
                         instance_edges=self.edges,
-                        noise=self._noise((self.step - 1) * config.accumulate + part, len(batch)),
+                        noise=self._noise((self.step - 1) * config.accumulate + part, batch),
                     )
                 self._backward(losses, totals)
             done.append((batch, labels, fake.detach()))
@@ -277,13 +278,14 @@ class _Run:
         for name, loss in losses.items():
             totals[name] = totals.get(name, 0) + loss.detach().float() / parts
 
-    def _noise(self, number: int, count: int) -> Tensor | None:
-        """Latent noise of a micro-batch of the training."""
-        if self.generator.z_dim is None:
-            return None
+    def _noise(self, number: int, batch: Batch) -> Tensor | None:
+        """Latent noise of a micro-batch of the training; also seeds what the generator draws by itself."""
+        seed = noise_seed(self.recipe.training.seed, number)
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        noise = latent_noise(self.recipe.training.seed, number, count, self.generator.z_dim, rank, world)
-        return noise.to(self.fabric.device)
+        if self.generator.stochastic:
+            torch.manual_seed(seed + rank)
+        shape = self.generator.latent_shape(batch.label_map.size)
+        return None if shape is None else latent_noise(seed, len(batch), shape, rank, world).to(self.fabric.device)
 
     def _rates(self) -> dict[str, float]:
         factor = lr_factor(self.step - 1, self.steps, self.recipe.optimizer.constant)
@@ -326,7 +328,7 @@ class _Run:
 
         def draw(batch: Batch) -> Tensor:
             with fabric.autocast():
-                return draw_mean(self._measured(), batch)
+                return draw_mean(self._measured(), batch, config.seed)
 
         def loader(dataset: Dataset, batch_size: int, rank: int, world_size: int) -> Iterable[Batch]:
             batches = eval_loader(

@@ -12,7 +12,6 @@ from clade.data import Batch
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import AdversarialLoss, VGGPerceptual, feature_matching, kl_divergence
 from clade.models import Generator, discriminate
-from clade.nn import reparameterize
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,12 @@ class Objective:
 
 
 class TrainableGenerator(nn.Module):
-    """The generator as training calls it: with an encoder, z is drawn from the style of the real photo.
+    """The generator as training calls it: with an encoder, z comes from the style of the real photo.
 
     Args:
         label_map: N maps.
         real: their photos (N, 3, H, W) in [-1, 1].
-        noise: standard normal (N, z_dim), None for a generator without latent input.
+        noise: standard normal (N, *latent_shape), None for a generator without latent input.
 
     Returns:
         (fake, mu, logvar); the last two are None without an encoder.
@@ -49,10 +48,8 @@ class TrainableGenerator(nn.Module):
     def forward(
         self, label_map: LabelMap, real: Tensor, noise: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        if self.generator.encoder is None or noise is None:
-            return self.generator(label_map, z=noise), None, None
-        mu, logvar = self.generator.encode(real)
-        return self.generator(label_map, z=reparameterize(mu, logvar, noise)), mu, logvar
+        z, mu, logvar = self.generator.training_latent(label_map, real, noise)
+        return self.generator(label_map, z=z), mu, logvar
 
 
 def generator_step(
@@ -73,7 +70,7 @@ def generator_step(
         batch: photos and label maps.
         labels: the pyramid of the batch's label maps, for the discriminator.
         instance_edges: whether the discriminator sees the edge channel.
-        noise: standard normal (N, z_dim) for a latent generator.
+        noise: standard normal (N, *latent_shape) for a latent generator.
 
     Returns:
         (fake images (N, 3, H, W), weighted losses by name; their sum is what is minimised)
@@ -115,11 +112,16 @@ def discriminator_step(
     return {"d_real": real, "d_fake": fake_loss}
 
 
-def latent_noise(seed: int, batch_number: int, count: int, z_dim: int, rank: int, world_size: int) -> Tensor:
-    """Standard normal noise (count, z_dim) of one micro-batch and rank, from the seed and the batch's number alone.
+def noise_seed(seed: int, batch_number: int) -> int:
+    """Seed of everything that is random in one micro-batch, from the training's seed and the batch's number alone."""
+    return (seed * 1_000_003 + batch_number) % 2**63
+
+
+def latent_noise(seed: int, count: int, shape: tuple[int, ...], rank: int, world_size: int) -> Tensor:
+    """Standard normal noise (count, *shape) of one micro-batch and rank.
 
     Drawn for all ranks together and cut, so that several processes draw what one would.
     """
-    random = torch.Generator().manual_seed((seed * 1_000_003 + batch_number) % 2**63)
-    noise = torch.randn(count * world_size, z_dim, generator=random)
+    random = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count * world_size, *shape, generator=random)
     return noise[rank * count : (rank + 1) * count]

@@ -17,11 +17,15 @@ Draw = Callable[[Batch], Tensor]
 
 
 @torch.no_grad()
-def draw_mean(generator: Generator, batch: Batch) -> Tensor:
-    """Images (N, 3, H, W) float32 of a batch; a latent generator draws the mean of the prior."""
-    z = None
-    if generator.z_dim is not None:
-        z = torch.zeros(len(batch), generator.z_dim, device=batch.label_map.device)
+def draw_mean(generator: Generator, batch: Batch, seed: int = 0) -> Tensor:
+    """Images (N, 3, H, W) float32 of a batch.
+
+    A latent generator draws the mean of the prior, SEAN the style of the photo; what else is random follows the seed.
+    """
+    assert batch.image is not None
+    if generator.stochastic:
+        torch.manual_seed(seed)
+    z = generator.validation_latent(batch.label_map, batch.image)
     return generator(batch.label_map, z=z).float()
 
 

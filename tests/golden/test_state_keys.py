@@ -18,7 +18,11 @@ NAMES = {
     "G/clade_vae": "clade",
     "G/spade": "spade",
     "G/spade_light": "spade",
+    "G/pix2pixhd": "pix2pixhd",
+    "G/ccfpse": "cc-fpse",
+    "G/dagan": "dagan",
     "D/multiscale": "discriminator",
+    "D/ccfpse_fpse": "discriminator",
     "E/conv": "encoder",
 }
 NETWORKS = [
@@ -35,6 +39,14 @@ TOTALS = {
     "G/clade/coco": 72.505,
     "G/spade/city": 93.048,
     "G/clade/city": 67.902,
+    "G/pix2pixhd/ade": 182.886,
+    "G/pix2pixhd/coco": 182.990,
+    "G/pix2pixhd/city": 182.525,
+    "G/ccfpse/ade": 140.704,
+    "G/ccfpse/coco": 141.940,
+    "G/ccfpse/city": 128.056,
+    "G/dagan/ade": 96.579,
+    "G/dagan/city": 93.134,
 }
 
 
@@ -73,9 +85,12 @@ def given(golden, network):
         return {"width": opt["ngf"], "z_dim": opt["z_dim"]}
     if network.startswith("D/"):
         return labels(opt)
+    if network.startswith("G/pix2pixhd/"):
+        return labels(opt) | {"width": opt["ngf"], "blocks": opt["resnet_n_blocks"]}
     more = {"width": opt["ngf"], "upsampling": opt["num_upsampling_layers"]}
     if opt["use_vae"]:
-        more |= {"z_dim": opt["z_dim"], "size": (opt["crop_size"], opt["crop_size"])}
+        height = round(opt["crop_size"] / opt["aspect_ratio"])
+        more |= {"z_dim": opt["z_dim"], "size": (height, opt["crop_size"])}
     return labels(opt) | more
 
 
@@ -97,6 +112,15 @@ def test_classes_and_edges_are_read_from_clade_shapes(golden, network):
     assert module.num_rows == opt["label_nc"] + opt["contain_dontcare_label"]
     assert module.uses_instances is not opt["no_instance"]
     assert module.z_dim == (opt["z_dim"] if opt["use_vae"] else None)
+    assert count(module) == entry["n_params"]
+
+
+@pytest.mark.parametrize("network", [f"G/ccfpse/{data}" for data in ("ade", "coco", "city")])
+def test_layout_latent_and_size_of_cc_fpse_are_read_from_its_shapes(golden, network):
+    options = given(golden, network)
+    module, entry = place(golden, network, num_classes=options["num_classes"], instance_edges=options["instance_edges"])
+    told = {key: module.options[key] for key in options}
+    assert told == options
     assert count(module) == entry["n_params"]
 
 

@@ -98,7 +98,7 @@ def test_a_misspelt_key_is_refused_with_the_nearest_one(written, wrong, meant):
         ("data.size", [256, 256, 3]),
         ("data.flip", "perhaps"),
         ("data.remap", {"road": "street"}),
-        ("generator.width", None),
+        ("discriminator.width", None),
         ("optimizer.beta1", "zero"),
     ],
 )
@@ -222,11 +222,6 @@ def test_a_value_out_of_range_is_refused_by_key_value_and_range(key, value, need
     assert message.endswith(f"needed is {needed}.")
 
 
-def test_an_encoder_without_latent_vector_is_refused():
-    with pytest.raises(RecipeError, match=r"generator\.z_dim is None; needed is a number for the encoder"):
-        Recipe.from_dict({"generator": {"encoder": True}})
-
-
 def test_a_recipe_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe().training.steps = 3
@@ -235,7 +230,7 @@ def test_a_recipe_cannot_be_changed():
 @pytest.mark.parametrize(
     ("key", "value", "needed"),
     [
-        ("generator.width", "abc", "int"),
+        ("discriminator.width", "abc", "int"),
         ("data.size", "64", r"tuple\[int, int\], as in \[256, 256\]"),
         ("data.unknown", "foo", r"int \| None"),
         ("training.precision", "fp99", "'fp32' or 'bf16'"),

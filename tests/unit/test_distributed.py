@@ -22,7 +22,14 @@ from clade.models import DISCRIMINATORS, create_generator
 from clade.nn import BatchNorm
 from clade.training import train
 from clade.training.state import read_facts
-from clade.training.step import Objective, TrainableGenerator, discriminator_step, generator_step, latent_noise
+from clade.training.step import (
+    Objective,
+    TrainableGenerator,
+    discriminator_step,
+    generator_step,
+    latent_noise,
+    noise_seed,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +126,7 @@ def steps_by(rank, world):
         part = slice(rank * count, (rank + 1) * count)
         batch = Batch(image[part], LabelMap(ids[part], instances=ids[part]), tuple("abcd"[part]))
         labels = LabelPyramid(batch.label_map, ROWS)
-        noise = latent_noise(5, step, count, Z, rank, world).double()
+        noise = latent_noise(noise_seed(5, step), count, (Z,), rank, world).double()
         discriminator.requires_grad_(False)
         fake, losses = generator_step(
             wrapped_g, discriminator, batch, labels, objective, instance_edges=True, noise=noise

@@ -16,7 +16,14 @@ from clade.nn import BatchNorm
 from clade.training.builders import build_optimizer, lr_factor
 from clade.training.ema import Ema
 from clade.training.fit import _Run, stepper
-from clade.training.step import Objective, TrainableGenerator, discriminator_step, generator_step, latent_noise
+from clade.training.step import (
+    Objective,
+    TrainableGenerator,
+    discriminator_step,
+    generator_step,
+    latent_noise,
+    noise_seed,
+)
 
 ROWS = 4
 WEIGHTS = {"feature_matching": 10.0, "perceptual": 0.0, "l1": 2.0, "kl": 0.05}
@@ -218,14 +225,14 @@ def test_two_half_batches_accumulate_to_the_gradient_of_the_whole(name):
 
 @pytest.mark.parametrize(("rank_count", "world"), [(1, 4), (2, 2), (4, 1)])
 def test_the_noise_of_the_ranks_is_the_noise_of_one_process(rank_count, world):
-    whole = latent_noise(seed=3, batch_number=7, count=4, z_dim=5, rank=0, world_size=1)
-    parts = [latent_noise(3, 7, rank_count, 5, rank, world) for rank in range(world)]
+    whole = latent_noise(seed=noise_seed(3, 7), count=4, shape=(5,), rank=0, world_size=1)
+    parts = [latent_noise(noise_seed(3, 7), rank_count, (5,), rank, world) for rank in range(world)]
     assert torch.equal(torch.cat(parts), whole)
 
 
 def test_the_noise_is_standard_normal_new_for_every_batch_and_seed_and_leaves_the_global_numbers_alone():
     before = torch.get_rng_state()
-    noise = [latent_noise(seed, number, 64, 64, 0, 1) for seed in range(3) for number in range(3)]
+    noise = [latent_noise(noise_seed(seed, number), 64, (64,), 0, 1) for seed in range(3) for number in range(3)]
     assert torch.equal(torch.get_rng_state(), before)
     joined = torch.stack(noise)
     assert joined.mean().abs() < 0.03
