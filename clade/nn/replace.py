@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clade.errors import CladeError
+from clade.nn.conditional import ConditionalBlock
 from clade.nn.segmap import SegmapReader
 from clade.nn.spade_like import ATTRIBUTES, SpadeLike, convolutions, evaluating, is_spade
 
@@ -151,6 +152,11 @@ def replace_spade(
     made: list[tuple[nn.Module, list[tuple[nn.Module, str, str]], ReplacedLayer]] = []
     for layer, where in places:
         name = where[0][2]
+        if any(isinstance(parent, ConditionalBlock) for parent, _, _ in where):
+            raise CladeError(
+                f"{name} is part of CC-FPSE, where it reads features besides the labels, and no table of classes can "
+                "take its place."
+            )
         with evaluating(layer), torch.no_grad():
             source = SpadeLike(layer, name, num_classes, unknown_class)
             if positions and source.dims != 2:

@@ -470,8 +470,3 @@ def test_a_checkpoint_keeps_the_encoder(name, tmp_path):
     ids, image = drawn(1, 64, 64, 3), photo(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(again(ids, style=image), generator(ids, style=image))
-
-
-def test_the_clade_variant_has_no_published_form():
-    with pytest.raises(clade.CheckpointError, match="no published form"):
-        clade.export_official(create_generator("groupdnet-clade", num_classes=3, width=1))

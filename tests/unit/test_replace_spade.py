@@ -572,3 +572,11 @@ def test_example_of_the_documentation_runs(capsys):
     assert names["image"].shape == (1, 1, 64, 64)
     assert names["report"].network_after < names["report"].network_before
     assert "SPADE layers became CLADE" in capsys.readouterr().out
+
+
+def test_the_conditional_shortcut_of_cc_fpse_is_no_layer_to_replace():
+    generator = create_generator("cc-fpse", num_classes=3, width=2, hidden=4)
+    before = dict(generator.named_modules())
+    with pytest.raises(CladeError, match=r"part of CC-FPSE.*features besides the labels"):
+        replace_spade(generator)
+    assert dict(generator.named_modules()) == before
