@@ -10,6 +10,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from clade._version import __version__
@@ -69,6 +70,15 @@ def save(
             "This generator was not made by clade.create_generator, so a file could not say how to rebuild it. "
             "Make it by name (register your class in clade.models.GENERATORS)."
         )
+    require_unfolded(generator)
+    with torch.device("meta"):
+        rebuilt = create_generator(generator.name, **generator.options).state_dict()
+    own = {key: value.shape for key, value in generator.state_dict().items()}
+    if {key: value.shape for key, value in rebuilt.items()} != own:
+        raise CheckpointError(
+            "The layers of this generator were changed after it was made (replace_spade?), so that a file could not "
+            "say how to rebuild it. Make one by name that has these layers, and load the weights into it."
+        )
     if label_space is not None and label_space.num_rows != generator.num_rows:
         raise CheckpointError(
             f"The label space has {label_space.num_rows} ids, the generator {generator.num_rows} (unknown included). "
@@ -83,6 +93,16 @@ def save(
         "info": dict(info or {}),
     }
     write_tensors(path, generator.state_dict(), header)
+
+
+def require_unfolded(module: Any) -> None:
+    """Raises CheckpointError for a network whose spectral norm was folded away, as a Synthesizer's is."""
+    if getattr(module, "folded", False):
+        raise CheckpointError(
+            "The spectral norm of this generator was folded into its weights to draw faster, so that they no longer "
+            "fit the network that a file would rebuild. Take the generator from before, or "
+            "clade.read_checkpoint(path).generator."
+        )
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

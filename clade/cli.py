@@ -109,7 +109,11 @@ def _generate(args: argparse.Namespace, _: list[str]) -> int:
             f"{outcome.without_instances} label maps have no instance map: class borders were drawn as edges instead."
         )
     if outcome.seeds:
-        print(f"Samples of seeds {outcome.seeds[0]} to {outcome.seeds[-1]}.")
+        print(
+            "Seeds of the samples: " + ", ".join(map(str, outcome.seeds))
+            if len(outcome.seeds) > 1
+            else f"Seed: {outcome.seeds[0]}"
+        )
     failed = f"; {len(outcome.failed)} label maps failed" if outcome.failed else ""
     print(
         f"{len(outcome.written)} images in {args.out}{failed}" + (f"; overview {outcome.grid}" if outcome.grid else "")

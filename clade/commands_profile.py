@@ -23,6 +23,8 @@ from clade.models import Generator
 from clade.models.base import GENERATORS
 
 Size = tuple[int, int]
+MEASURED = {"threads": 1, "device": "cpu", "precision": "fp32"}
+"""How time is measured where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ def run(args: argparse.Namespace, size: Size | None) -> int:
     """The command, with its arguments parsed."""
     if args.tables and args.names:
         raise CladeError(f"--tables prints the paper's own tables; leave out {', '.join(args.names)}.")
+    if args.tables:
+        fixed = ("width", "num_classes", "convention", "layers", "memory", "size")
+        given = [f"--{key.replace('_', '-')}" for key in fixed if getattr(args, key)]
+        given += [f"--{key}" for key, default in MEASURED.items() if getattr(args, key) != default]
+        if given:
+            raise CladeError(
+                f"--tables prints the paper's own settings on one CPU thread; leave out {', '.join(given)}."
+            )
     drawn = None if args.figure is None else draw_figure_5(args.figure, args.dataset or "ade20k")
     if args.tables:
         found = tables(args.dataset, args.rounds if args.time else None)
@@ -67,6 +77,8 @@ def run(args: argparse.Namespace, size: Size | None) -> int:
 
 
 def _subjects(args: argparse.Namespace, setting: Setting, size: Size | None) -> list[Subject]:
+    if args.names and (args.width or args.num_classes) and not any(name in GENERATORS for name in args.names):
+        raise CladeError("A checkpoint has its own width and classes; leave out --width and --num-classes.")
     subjects = []
     for name in args.names or setting.generators:
         if name not in GENERATORS and (Path(name).suffix or Path(name).exists() or "/" in name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from clade.data.transforms import Fit
 from clade.errors import CladeError, DataError, LabelError
 from clade.images import save_png, sheet, to_uint8
 from clade.labels import LabelMap, LabelSpace, read_instances
+from clade.styles import labels_beside
 from clade.synthesizer import Synthesizer
 
 
@@ -142,12 +143,14 @@ def generate(
         raise CladeError(f"{out}: is a file; a folder is needed for the images.")
     _require_variety(synthesizer, style, samples, to)
     endings = [""] if samples == 1 else [f"-{k + 1}" for k in range(samples)]
-    _require_free(files, out, endings, grid)
+    _require_free(files, out, endings, grid, [*_paths(style), *_paths(to)])
+    style = synthesizer.photo(style)
+    to = to if isinstance(to, int) else synthesizer.photo(to)
     outcome = Outcome(left_out=left_out)
-    if samples > 1 and seed is None and (style is None or to is None):
+    if samples > 1 and seed is None:
         seed = int(torch.randint(2**31, (), generator=_fresh()))
-    if samples > 1 and seed is not None and to is None:
-        outcome.seeds = [seed + k for k in range(samples)]
+    if samples > 1 and seed is not None:
+        outcome.seeds = [seed + k for k in range(samples)] if to is None else [seed]
     rows: list[Sequence[np.ndarray]] = []
     with Progress(disable=not progress, transient=True) as bar:
         for file in bar.track(files, description="generate"):
@@ -185,8 +188,9 @@ def _require_variety(synthesizer: Synthesizer, style: Any, samples: int, to: Any
         raise CladeError("A style was given, but this generator has no style encoder. Leave it out.")
     varied = generator.latent_shape((generator.multiple, generator.multiple)) is not None
     if (samples > 1 or to is not None) and not varied:
+        asked = "An interpolation was" if to is not None else f"{samples} samples were"
         raise CladeError(
-            f"{samples} samples were asked for, but this generator draws one image of each label map. "
+            f"{asked} asked for, but this generator draws one image of each label map. "
             "Multi-modal ones are trained with generator.z_dim=256, or are groupdnet, sean and cc-fpse."
         )
     if to is not None and samples < 2:
@@ -210,7 +214,7 @@ def _draw(
         latents = [synthesizer.latent(label_map, style, seed + k, vary=True) for k in range(samples)]
         return [to_uint8(synthesizer(label_map, z=z, seed=seed + k))[0] for k, z in enumerate(latents)]
     start = synthesizer.latent(label_map, style, seed)
-    end = synthesizer.latent(label_map, seed=to) if isinstance(to, int) else synthesizer.latent(label_map, to)
+    end = synthesizer.latent(label_map, seed=to) if isinstance(to, int) else synthesizer.latent(label_map, to, seed)
     assert start is not None
     assert end is not None
     # One seed for all: what a network draws beside its latents must not flicker.
@@ -219,9 +223,23 @@ def _draw(
     ]
 
 
-def _require_free(files: Sequence[LabelFile], out: Path, endings: Sequence[str], grid: bool) -> None:
+def _paths(style: Any) -> list[Path]:
+    """The files that a style is read from."""
+    if isinstance(style, (Mapping, tuple)):
+        parts = style.values() if isinstance(style, Mapping) else style
+        return [path for part in parts for path in _paths(part)]
+    if not isinstance(style, (str, Path)):
+        return []
+    labels = labels_beside(Path(style))
+    return [Path(style), *([] if labels is None else [labels])]
+
+
+def _require_free(
+    files: Sequence[LabelFile], out: Path, endings: Sequence[str], grid: bool, styles: Sequence[Path]
+) -> None:
     """Raises DataError where an image would be written over something that is needed."""
     inputs = {path.resolve() for file in files for path in (file.path, file.instances, file.photo) if path is not None}
+    inputs |= {path.resolve() for path in styles}
     for file, ending in ((file, ending) for file in files for ending in endings):
         path = out / f"{file.name}{ending}.png"
         if path.resolve() in inputs:

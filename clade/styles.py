@@ -41,7 +41,7 @@ class StylePhoto:
 
 
 def read_style(style: Any, read_labels: Callable[[Any], LabelMap], *, labels_needed: bool) -> StylePhoto:
-    """A photo in any form, or a pair (photo, its label map), -> a StylePhoto.
+    """A photo in any form, or a pair (photo, its label map), -> a StylePhoto; which itself is left as it is.
 
     Args:
         style: a path, a PIL image, an (h, w, 3) uint8 array, a float (3, h, w) or (N, 3, h, w) tensor in [-1, 1]; or
@@ -52,6 +52,8 @@ def read_style(style: Any, read_labels: Callable[[Any], LabelMap], *, labels_nee
     Raises:
         CladeError: none of these forms.
     """
+    if isinstance(style, StylePhoto):
+        return style
     labels = None
     if isinstance(style, tuple) and len(style) == 2:
         style, labels = style

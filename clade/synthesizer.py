@@ -121,7 +121,7 @@ class Synthesizer:
             if style is not None:
                 raise CladeError("A style was given, but this generator has no latent input. Leave it out.")
             return None
-        with torch.inference_mode(), self._autocast():
+        with torch.no_grad(), self._autocast():
             if style is not None and not isinstance(style, Mapping):
                 return self._encoded(style, maps, seed if vary else None, vary)
             styles = dict(style or {})
@@ -136,7 +136,17 @@ class Synthesizer:
             for key, photo in styles.items():
                 row = self._class_id(key)
                 z = self.generator.mix(z.to(self.device), self._encoded(photo, maps, None, False, row).to(z), [row])
-            return z.float().cpu()
+            return z.float().cpu().clone()  # never the network's own memory
+
+    def photo(self, style: Any) -> Any:
+        """A style in any form, read once, for many label maps: what :meth:`latent` takes, with its files opened.
+
+        Raises:
+            CladeError: no photo in any form.
+        """
+        if style is None or isinstance(style, Mapping):
+            return None if style is None else {key: self.photo(value) for key, value in style.items()}
+        return read_style(style, self.read, labels_needed=self.generator.regional)
 
     def interpolate(self, z: Tensor, other: Tensor, steps: int) -> list[Tensor]:
         """Latents on the way from one to the other, both ends included.
@@ -182,7 +192,7 @@ class Synthesizer:
     def _encoded(self, style: Any, maps: LabelMap, seed: int | None, vary: bool, row: int | None = None) -> Tensor:
         """Latents of a photo; with ``row``, a photo without labels counts as that class all over."""
         regional = self.generator.regional
-        photo = read_style(style, self.read, labels_needed=regional)
+        photo = self.photo(style)
         photo = photo if row is None else photo.filled_with(row)
         if regional and photo.label_map is None:
             raise CladeError(
@@ -191,10 +201,16 @@ class Synthesizer:
                 "is for, as in {'sky': photo}."
             )
         labels = None if photo.label_map is None else photo.label_map.to(self.device)
-        mu, logvar = self.generator.encode(photo.image.to(self.device), labels)
+        dtype = next(self.generator.parameters()).dtype
+        mu, logvar = self.generator.encode(photo.image.to(self.device, dtype), labels)
         if vary and logvar is not None:
             mu = reparameterize(mu, logvar, _noise(tuple(mu.shape[1:]), len(mu), seed).to(mu))
-        return self.generator.fitted(mu, maps.size).expand(len(maps), *mu.shape[1:]).float().cpu()
+        if len(mu) not in (1, len(maps)):
+            raise CladeError(
+                f"{len(mu)} style photos came for {len(maps)} label maps. Give one for each, or one for all."
+            )
+        z = self.generator.fitted(mu, maps.size)
+        return z.expand(len(maps), *z.shape[1:]).float().cpu().clone()
 
     def _class_id(self, key: str | int) -> int:
         names = () if self.label_space is None else self.label_space.names

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from clade.complexity.counting import count
 from clade.complexity.measuring import inference_memory, time_generators, training_memory
 from clade.complexity.result import CONVENTIONS, PARTS, Complexity, Layer, Memory, Timing
@@ -64,8 +66,8 @@ def profile(
     if not measure:
         return counted
     place = {"device": device, "precision": precision}
-    timing = time_generators({"": generator}, size, rounds=rounds, threads_used=threads, **place)[""]
-    memory = Memory(
-        inference_memory(generator, size, **place), training_memory(generator, size, **place), timing.device, precision
-    )
+    with torch.random.fork_rng():  # what is drawn here changes nothing in the program around it
+        timing = time_generators({"": generator}, size, rounds=rounds, threads_used=threads, **place)[""]
+        inference, training = inference_memory(generator, size, **place), training_memory(generator, size, **place)
+    memory = Memory(inference, training, timing.device, precision)
     return dataclasses.replace(counted, time=timing, memory=memory)

@@ -53,11 +53,15 @@ def shape_pyramid(generator: Generator, size: tuple[int, int]) -> LabelPyramid:
 def replica(generator: Generator, device: torch.device | str) -> Generator:
     """A copy on another device whose tensors are shared where they lie there already: for reading, never for training.
 
-    On the meta device a copy takes no memory.
+    On the meta device a copy takes no memory. Hooks of the original stay with it.
     """
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to(device), p.requires_grad) for p in generator.parameters()}
     memo |= {id(b): b.detach().to(device) for b in generator.buffers()}
-    return copy.deepcopy(generator, memo)
+    made = copy.deepcopy(generator, memo)
+    for module in made.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
+            hooks.clear()
+    return made
 
 
 class _Tally:

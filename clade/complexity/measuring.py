@@ -104,6 +104,11 @@ def training_memory(
     """
     place = checked_device(device, precision)
     _require_values(generator)
+    if getattr(generator, "folded", False) or not any(p.requires_grad for p in generator.parameters()):
+        raise CladeError(
+            "This generator is made for drawing only (frozen, spectral norm folded away), as clade.load makes it, and "
+            "cannot be trained. Measure clade.read_checkpoint(path).generator."
+        )
     trained = copy.deepcopy(generator).to(place).train()
     discriminator = MultiscaleDiscriminator(generator.num_rows + generator.uses_instances + 3).to(place)
     optimizers = [
@@ -239,8 +244,11 @@ def device_name(device: torch.device) -> str:
 
 def _draw(network: Generator, label_map: LabelMap, precision: str) -> None:
     device = label_map.device
+    style = None
+    if network.encoder_is_part:  # it draws through its encoder, which is counted, too
+        style = torch.zeros(1, 3, *label_map.size, device=device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        network(label_map)
+        network(label_map, style=style)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -64,7 +64,7 @@ def layer_pairs(generator: Generator, size: tuple[int, int], *, shortcut_kernel:
             channels = layer.normalize.num_features
             pixels = shape[-2] * shape[-1]
             params, per_pixel = _norm_cost(layer, channels)
-            conv_params = kernel**2 * channels * convolution.out_channels
+            conv_params = kernel**2 * (channels // convolution.groups) * convolution.out_channels
             pairs.append(
                 LayerPair(
                     f"{name}.{norm}",

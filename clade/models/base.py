@@ -58,6 +58,8 @@ class Generator(nn.Module, ABC):
         super().__init__()
         if num_classes < 1:
             raise CladeError(f"num_classes is {num_classes}; a generator needs at least one class.")
+        if unknown_class not in (False, True):
+            raise CladeError(f"unknown_class is {unknown_class!r}; needed is true or false.")
         self.num_classes = num_classes
         self.num_rows = num_classes + unknown_class
         self.options = {}
@@ -157,6 +159,7 @@ class Generator(nn.Module, ABC):
     def interpolate(self, z: Tensor, other: Tensor, part: float) -> Tensor:
         """The latents a part of the way from z to other, 0 to 1: along the sphere, as in a Gaussian prior nearly all
         lengths are alike, with the length changing evenly."""
+        z, other = torch.broadcast_tensors(z, other)
         a, b = z.flatten(1), other.flatten(1)
         lengths = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
         ends = a / lengths[0].clamp(min=1e-12), b / lengths[1].clamp(min=1e-12)

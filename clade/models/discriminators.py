@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clade.errors import CladeError
 from clade.labels import LabelPyramid
 from clade.nn import conv2d
 from clade.registry import Registry
@@ -25,6 +26,11 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, channels_in: int, *, width: int = 64, layers: int = 4, last_stride: int = 1) -> None:
         super().__init__()
+        if last_stride not in (1, 2) or min(width, layers) < 1:
+            raise CladeError(
+                f"width is {width}, layers {layers} and last_stride {last_stride}; needed are at least 1, at least 1, "
+                "and 1 or 2."
+            )
         widths = [min(width * 2**k, 512) if k else width for k in range(layers)]
         first = conv2d(channels_in, width, 4, stride=2, padding=2)
         inner = [

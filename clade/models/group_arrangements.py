@@ -64,8 +64,9 @@ def unused_block(rows: int, width: int) -> GroupedBlock:
 
 def _deepfashion(rows: int, width: int) -> list[GroupedBlock]:
     groups = (rows, rows, rows // 2, rows // 2, rows // 4, rows // 4, rows // 8)
+    hidden = 128 if 128 % rows == 0 else 16 * rows  # 128 as published, for 8 classes
     return [
-        GroupedBlock(channels_in=a, channels_out=b, groups=g, hidden=128, shared_groups=g, modulation_groups=g)
+        GroupedBlock(channels_in=a, channels_out=b, groups=g, hidden=hidden, shared_groups=g, modulation_groups=g)
         for a, b, g in zip(*_ends(width), groups, strict=True)
     ]
 

@@ -48,13 +48,20 @@ class MixedGenerator(SpadeShapedGenerator):
     ) -> None:
         layers = layers_of_blocks(norm, block_count(upsampling))
         if positions is not None and positions not in POSITIONS:
-            hint = near_match(positions, POSITIONS)
+            hint = near_match(str(positions), POSITIONS)
             raise CladeError(f"There is no use of positions '{positions}'.{hint} Known: {', '.join(POSITIONS)}.")
         if positions in ("modulation", "features") and "clade" not in layers:
             raise CladeError(
                 f"positions='{positions}' works in CLADE layers, and norm={norm!r} leaves none. "
                 "Choose positions='input', or CLADE in some blocks."
             )
+        if skip_class is not None and (positions is None or not 0 <= skip_class < num_classes + unknown_class):
+            raise CladeError(
+                f"skip_class is {skip_class}; needed is one of the {num_classes + unknown_class} ids, and a network "
+                "that uses positions."
+            )
+        if hidden < 1:
+            raise CladeError(f"hidden is {hidden}; needed is a number of at least 1.")
         common = {
             "num_rows": num_classes + unknown_class,
             "instance_edges": instance_edges,
@@ -85,13 +92,15 @@ def layers_of_blocks(norm: str | Sequence[str], blocks: int) -> list[str]:
         CladeError: an unknown name, or more or fewer blocks than there are.
     """
     parts = norm.split(",") if isinstance(norm, str) else norm
+    if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
+        raise CladeError(f"norm is {norm!r}; needed is 'clade', 'spade', 'spade:4,clade' or a list of names.")
     layers: list[str] = []
     for k, part in enumerate(parts):
         name, _, count = part.strip().partition(":")
         if name not in LAYERS:
             hint = near_match(name, LAYERS)
             raise CladeError(f"norm={norm!r}: there is no layer '{name}'.{hint} Known: {', '.join(LAYERS)}.")
-        if count and not (count.isdigit() and int(count)):
+        if count and not (count.isdecimal() and int(count)):
             raise CladeError(f"norm={norm!r}: '{count}' is no number of blocks. Write 'spade:4,clade', say.")
         fills = isinstance(norm, str) and k == len(parts) - 1 and not count
         layers += [name] * (blocks - len(layers) if fills else int(count or 1))

@@ -82,6 +82,10 @@ class SpadeShapedGenerator(Generator):
     ) -> None:
         super().__init__(num_classes, unknown_class)
         require_upsampling(upsampling, self.upsamplings)
+        if z_dim is not None and (z_dim < 1 or min(size) < 1):
+            raise CladeError(f"z_dim is {z_dim} and size {tuple(size)}; needed are numbers of at least 1.")
+        if encoder and encoder_width < 1:
+            raise CladeError(f"encoder_width is {encoder_width}; needed is a number of at least 1.")
         if width < 1 or (upsampling == "most" and width % 2):
             raise CladeError(
                 f"width is {width}; needed is a number of at least 1, and an even one for upsampling='most'."
@@ -115,7 +119,11 @@ class SpadeShapedGenerator(Generator):
                 )
             self.encoder = ConvEncoder(width=encoder_width, z_dim=z_dim)
         self._input_positions = input_positions
-        self.uses_positions = input_positions or any(
+
+    @property
+    def uses_positions(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the stem or a layer asks for positions; layers may be replaced."""
+        return self._input_positions or any(
             layer.uses_positions for layer in self.modules() if isinstance(layer, NormLayer)
         )
 
@@ -140,7 +148,7 @@ class SpadeShapedGenerator(Generator):
             if self._input_positions:
                 start = torch.cat([start, labels.positions(grid, dtype)], dim=1)
             return self.stem(start)
-        x = self.stem(z).view(len(z), -1, *self._grid)
+        x = self.stem(z.to(self.to_image.weight.dtype)).view(len(z), -1, *self._grid)
         if grid != self._grid:
             x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
         return x

@@ -88,7 +88,12 @@ def spectral_norm(conv: Conv) -> Conv:
 
 
 def fold_spectral_norm(module: nn.Module) -> nn.Module:
-    """Replace spectrally normalised weights by their present values, for inference; changes and returns ``module``."""
+    """Replace spectrally normalised weights by their present values, for inference; changes and returns ``module``.
+
+    The module says so from then on: ``module.folded`` is True. Its weights no longer fit the network that was built.
+    """
+    if any(parametrize.is_parametrized(layer, "weight") for layer in module.modules()):
+        module.folded = True  # pyright: ignore[reportArgumentType]  # modules take any attribute
     for layer in module.modules():
         if parametrize.is_parametrized(layer, "weight"):
             assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))  # what spectral_norm takes

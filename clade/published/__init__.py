@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from clade.checkpoints import require_unfolded
 from clade.errors import CheckpointError
 from clade.models import Generator
 from clade.published import cc_fpse, dagan, groupdnet, parts, pix2pixhd, sean, spade_shaped
@@ -38,7 +39,9 @@ def import_official(name: str, state_dict: State, **options: Any) -> nn.Module:
             given; ``upsampling`` other than the default must be, and ``unknown_class=True`` or ``num_classes`` where
             the last class is the unknown one. Where the edge looks like one more class (SPADE, DAGAN, pix2pixHD,
             CC-FPSE), give ``instance_edges=True`` or ``num_classes``. For CLADE-ICPE see ``skip_class`` of the
-            generator. ``encoder`` may be the state dict of the published style encoder that belongs to the generator.
+            generator. A discriminator of three layers is taken for SEAN's, whose last stride is 2; say
+            ``last_stride=1`` for SPADE's code with three. ``encoder`` may be the state dict of the published style
+            encoder that belongs to the generator.
 
     Raises:
         CheckpointError: keys or shapes that do not fit, naming them and the options that would.
@@ -80,6 +83,7 @@ def export_official(module: nn.Module) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no published network has this form.
     """
+    require_unfolded(module)
     name = module.name if isinstance(module, Generator) else parts.name_of(module)
     if name not in FAMILIES:
         raise CheckpointError(
@@ -97,6 +101,10 @@ def _state(state_dict: Any) -> dict[str, Tensor]:
             f"state_dict is {type(state_dict).__name__}; needed is a mapping of keys to tensors, as "
             "torch.load(path, weights_only=True) gives it."
         )
+    inside = [key for key, value in state_dict.items() if isinstance(value, Mapping)]
+    if inside or not all(isinstance(key, str) for key in state_dict):
+        hint = f" Give what is under '{inside[0]}'." if inside else ""
+        raise CheckpointError(f"state_dict is no mapping of names to tensors.{hint}")
     return {key.removeprefix("module."): value for key, value in state_dict.items()}
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
-from clade.published.naming import Family, Pairs, State
+from clade.errors import CladeError
+from clade.published.naming import Family, Pairs, State, to_published
 from clade.published.spade_shaped import BLOCKS, CLADE, CONVS, ENDS, MODULATION, build, infer_table
 
 
@@ -48,20 +50,28 @@ def _is_clade(state: State) -> bool:
 
 
 def _infer_clade(name: str, state: State, options: dict[str, Any]) -> dict[str, Any]:
-    classes = infer_table(state, options, "head_0.norm_0.")
-    edges = classes["instance_edges"]
-    channels, codes = state["conv_img.weight"].shape[1], state["fc.weight"].shape[1]
-    # Groups of the last block but two tell the arrangements apart: 4 in cityscapes, 2 in ade20k, a quarter elsewhere.
-    tables, block = state["up_2.norm_0.class_specified_affine.weight"], state["up_2.conv_0.weight_orig"]
-    groups = tables.shape[1] // (block.shape[1] - edges)
-    rows = tables.shape[0]
-    ends = {"ade20k": (2, channels // 2), "cityscapes": (4, channels), "deepfashion": (rows // 4, channels)}
-    fitting = [key for key, (count, _) in ends.items() if count == groups and (key != "deepfashion" or rows % 8 == 0)]
-    # Where two fit, the stem's width decides: 16 per class in ade20k, 16 times the width in the others.
-    stem = state["fc.bias"].shape[0]
-    fitting = [key for key in fitting if (stem == 16 * rows) == (key == "ade20k")] or fitting
-    arrangement = fitting[0] if fitting else None
-    return {**classes, "width": ends[arrangement or "ade20k"][1], "arrangement": arrangement, "code_channels": codes}
+    channels = state["conv_img.weight"].shape[1]
+    known = {**infer_table(state, options, "head_0.norm_0."), "code_channels": state["fc.weight"].shape[1]}
+    arrangements = [options["arrangement"]] if options.get("arrangement") else ["ade20k", "cityscapes", "deepfashion"]
+    tried = []
+    for arrangement in arrangements:
+        tried.append({**known, "arrangement": arrangement, "width": channels // (1 + (arrangement == "ade20k"))})
+        if _fits(name, state, {**tried[-1], **options}):
+            return tried[-1]
+    # None fits: more is to be said about that than that the last one cannot be built.
+    return {**tried[0], "arrangement": options.get("arrangement")}
+
+
+def _fits(name: str, state: State, options: dict[str, Any]) -> bool:
+    """Whether the network has the state's keys and shapes, whatever the upsampling."""
+    try:
+        with torch.device("meta"):
+            module = build(name, options)
+    except CladeError:
+        return False
+    published = to_published(module, FAMILIES[name])
+    own = {key: value.shape for key, value in published.items() if not key.startswith("encoder.")}
+    return own == {key: value.shape for key, value in state.items()}
 
 
 def _pairs(module: nn.Module) -> Pairs:

@@ -93,13 +93,36 @@ def infer_classes(name: str, channels: int, options: dict[str, Any]) -> dict[str
 
 
 def infer_spade(name: str, state: State, options: dict[str, Any]) -> dict[str, Any]:
-    """What the shapes of SPADE's weights tell."""
-    first = state["head_0.norm_0.mlp_shared.0.weight"]
-    return {
-        **infer_ends(name, state, options),
-        "hidden": first.shape[0],
-        **infer_classes(name, first.shape[1], options),
-    }
+    """What the shapes of SPADE's weights tell; of a hybrid's, too, whose blocks are some CLADE's and some SPADE's."""
+    layers = _layers(state)
+    if "spade" not in layers.values():
+        raise KeyError(f"head_0.norm_0.{_SHARED}")
+    first = state[next(key for key, layer in layers.items() if layer == "spade") + _SHARED]
+    inferred = {**infer_ends(name, state, options), "hidden": first.shape[0]}
+    if "clade" in layers.values():
+        return {**inferred, **_infer_tables(state, options, layers), "norm": list(layers.values())}
+    return {**inferred, **infer_classes(name, first.shape[1], options)}
+
+
+def _layers(state: State) -> dict[str, str]:
+    """First layer of each block -> what it is, from coarse to fine."""
+    kinds = {_SHARED: "spade", "class_specified_affine.weight": "clade"}
+    prefixes = [f"{published.strip('^')}norm_0." for published, _ in BLOCKS]
+    return {prefix: kind for prefix in prefixes for ending, kind in kinds.items() if prefix + ending in state}
+
+
+def _infer_tables(state: State, options: dict[str, Any], layers: dict[str, str]) -> dict[str, Any]:
+    """Classes, edges and the use of positions, from the first CLADE layer."""
+    if "clade" not in layers.values():
+        raise KeyError(_TABLE)
+    prefix = next(key for key, layer in layers.items() if layer == "clade")
+    inferred = infer_table(state, options, prefix)
+    rows = inferred["num_classes"] + inferred["unknown_class"] + inferred["instance_edges"]
+    if f"{prefix}position.weight" in state:
+        inferred["positions"] = "features"
+    elif state["fc.weight"].ndim == 4 and state["fc.weight"].shape[1] == rows + 2:
+        inferred["positions"] = "input"
+    return inferred
 
 
 def infer_table(state: State, options: dict[str, Any], layer: str) -> dict[str, Any]:
@@ -111,7 +134,12 @@ def infer_table(state: State, options: dict[str, Any], layer: str) -> dict[str, 
 
 
 def _infer_clade(name: str, state: State, options: dict[str, Any]) -> dict[str, Any]:
-    return {**infer_ends(name, state, options), **infer_table(state, options, "head_0.norm_0.")}
+    layers = _layers(state)
+    inferred = {**infer_ends(name, state, options), **_infer_tables(state, options, layers)}
+    if "spade" in layers.values():
+        shared = state[next(key for key, layer in layers.items() if layer == "spade") + _SHARED]
+        inferred |= {"hidden": shared.shape[0], "norm": list(layers.values())}
+    return inferred
 
 
 def build(name: str, options: dict[str, Any]) -> nn.Module:
@@ -119,6 +147,7 @@ def build(name: str, options: dict[str, Any]) -> nn.Module:
     return create_generator(name, **options)
 
 
+_SHARED = "mlp_shared.0.weight"
 _DISTANCE = "head_0.norm_0.class_specified_affine.dist_conv_w.weight"
 _TABLE = "head_0.norm_0.class_specified_affine.weight"
 

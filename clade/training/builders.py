@@ -52,6 +52,12 @@ def build_generator(config: GeneratorConfig, space: LabelSpace, size: tuple[int,
             f"generator.{untaken} is {getattr(config, untaken)!r}, but '{config.name}' has no such option. "
             "Leave it out."
         )
+    taken = sorted(
+        {"num_classes", "unknown_class", "instance_edges", "width", "upsampling", "encoder"} & config.options.keys()
+    )
+    if taken:
+        where = "from the data" if "class" in taken[0] else f"from generator.{taken[0]}"
+        raise RecipeError(f"generator.options holds '{taken[0]}', which comes {where}. Leave it out of the options.")
     # What is not set keeps the network's own default: GroupDNet starts at 1/64, CC-FPSE from a latent vector.
     chosen = {key: value for key, value in options.items() if key in known and value is not None}
     return create_generator(config.name, num_classes=space.num_classes, **{**chosen, **config.options})
@@ -66,6 +72,11 @@ def build_discriminator(config: DiscriminatorConfig, space: LabelSpace, instance
         raise RecipeError(
             f"discriminator.{untaken} is {getattr(config, untaken)}, but '{config.name}' has no such option. "
             "Leave it out."
+        )
+    taken = sorted({"channels_in", "width", "scales", "layers"} & config.options.keys())
+    if taken:
+        raise RecipeError(
+            f"discriminator.options holds '{taken[0]}', which has a key of its own, or comes from the data."
         )
     options = {"width": config.width, "scales": config.scales, "layers": config.layers}
     chosen = {key: value for key, value in options.items() if key in known}

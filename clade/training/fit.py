@@ -283,7 +283,7 @@ class _Run:
         seed = noise_seed(self.recipe.training.seed, number)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         if self.generator.stochastic:
-            torch.manual_seed(seed + rank)
+            torch.manual_seed((seed * world + rank) % 2**63)
         shape = self.generator.latent_shape(batch.label_map.size)
         return None if shape is None else latent_noise(seed, len(batch), shape, rank, world).to(self.fabric.device)
 

@@ -25,6 +25,8 @@ FREE = {
     "training.threads",
     "training.accelerator",
 }
+# What was written out before it was left to the network.
+FORMER = {"generator.width": 64, "generator.upsampling": "normal"}
 
 
 def tidy(folder: Path, fresh: bool) -> None:
@@ -52,6 +54,9 @@ def changes(facts: Mapping[str, Any], recipe: Mapping[str, Any], per_step: int, 
         pictures: in the training data now.
     """
     before, now = _flat(facts["recipe"]), _flat(recipe)
+    for k, value in FORMER.items():
+        if now.get(k, value) is None and before.get(k) == value:
+            before[k] = None
     keys = sorted(k for k in before.keys() | now.keys() if k not in FREE and before.get(k) != now.get(k))
     found = [f"{k} ({before.get(k)} -> {now.get(k)})" for k in keys]
     if not found and facts["per_step"] != per_step:

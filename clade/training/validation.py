@@ -23,10 +23,15 @@ def draw_mean(generator: Generator, batch: Batch, seed: int = 0) -> Tensor:
     A latent generator draws the mean of the prior, SEAN the style of the photo; what else is random follows the seed.
     """
     assert batch.image is not None
-    if generator.stochastic:
-        torch.manual_seed(seed)
     z = generator.validation_latent(batch.label_map, batch.image)
-    return generator(batch.label_map, z=z).float()
+    if not generator.stochastic:
+        return generator(batch.label_map, z=z).float()
+    # One by one, so that a picture does not depend on the others in its batch.
+    images = []
+    for k in range(len(batch)):
+        torch.manual_seed(seed)
+        images.append(generator(batch.label_map[k : k + 1], z=None if z is None else z[k : k + 1]))
+    return torch.cat(images).float()
 
 
 def absolute_error(draw: Draw, batches: Iterable[Batch]) -> Tensor:

@@ -288,9 +288,12 @@ def test_an_unknown_upsampling_is_refused_with_the_nearest_known_one(name):
 
 @pytest.mark.parametrize("name", having("upsampling"))
 def test_the_upsamplings_are_those_that_are_told(name):
-    for upsampling in {"normal", "more", "most"} - set(GENERATORS[name].upsamplings):
-        with pytest.raises(CladeError, match=rf"'{name}'|no upsampling '{upsampling}'"):
-            make(name, upsampling=upsampling)
+    for upsampling in ("normal", "more", "most"):
+        if upsampling in GENERATORS[name].upsamplings:
+            assert make(name, upsampling=upsampling).multiple == {"normal": 32, "more": 64, "most": 128}[upsampling]
+        else:
+            with pytest.raises(CladeError, match=f"no upsampling '{upsampling}'"):
+                make(name, upsampling=upsampling)
 
 
 @pytest.mark.parametrize(("width", "upsampling"), [(0, "normal"), (-1, "more"), (3, "most")])

@@ -43,6 +43,52 @@ def test_most_options_are_read_from_the_shapes(name):
         assert torch.equal(alone.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "spade:2,clade"},
+        {"norm": "clade:3,spade", "instance_edges": True},
+        {"norm": "spade:4,clade", "positions": "modulation"},
+        {"positions": "input"},
+        {"positions": "features", "instance_edges": True},
+    ],
+    ids=str,
+)
+def test_hybrids_and_position_variants_come_back_without_being_told(options):
+    generator = make("clade", **options)
+    state = clade.export_official(generator)
+    told = {"positions": "modulation"} if options.get("positions") == "modulation" else {}
+    edges = {"num_classes": 3, "instance_edges": True} if options.get("instance_edges") else {}
+    again = clade.import_official("clade", state, **told, **edges)
+    assert {key: value.shape for key, value in again.state_dict().items()} == {
+        key: value.shape for key, value in generator.state_dict().items()
+    }
+    ids = torch.arange(3).repeat_interleave(22)[:64].view(1, 64, 1).repeat(1, 1, 64)
+    with torch.no_grad():
+        assert torch.equal(again(ids), generator(ids))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_classes": 16, "width": 8}, {"num_classes": 8, "width": 8}, {"num_classes": 3, "width": 4}],
+    ids=str,
+)
+def test_arrangements_of_groups_are_told_apart(options):
+    torch.manual_seed(0)
+    generator = create_generator("groupdnet-clade", **options).eval()
+    again = clade.import_official("groupdnet-clade", clade.export_official(generator))
+    assert all(torch.equal(a, b) for a, b in zip(generator.parameters(), again.parameters(), strict=True))
+
+
+@every
+def test_weights_with_spectral_norm_folded_in_are_not_given_out(name, tmp_path):
+    folded = clade.Synthesizer(make(name), device="cpu").generator
+    for give_out in (clade.export_official, lambda g: clade.save(g, tmp_path / "g.safetensors")):
+        with pytest.raises(CheckpointError, match=r"folded into its weights.*read_checkpoint"):
+            give_out(folded)
+    assert list(tmp_path.iterdir()) == []
+
+
 @every
 def test_an_export_is_a_copy(name):
     generator = make(name)
@@ -79,6 +125,15 @@ def test_a_style_encoder_is_kept_apart_and_put_back(name):
     assert isinstance(clade.import_official("encoder", encoder), ConvEncoder)
     with pytest.raises(CheckpointError, match="encoder's state dict is not a published one"):
         clade.import_official(name, state, encoder={"a": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [({1: torch.zeros(1)}, "no mapping of names"), ({"state_dict": {}}, "what is under 'state_dict'")],
+)
+def test_what_is_no_state_dict_is_refused(state, hint):
+    with pytest.raises(CheckpointError, match=hint):
+        clade.import_official("clade", state)
 
 
 def test_what_has_no_published_form_is_refused():

@@ -138,7 +138,7 @@ def test_weights_of_another_upsampling_are_refused(state):
         import_official("clade", state, upsampling="most", width=2)
 
 
-@pytest.mark.parametrize("key", ["fc.weight", "conv_img.weight", "head_0.norm_0.class_specified_affine.weight"])
+@pytest.mark.parametrize("key", ["fc.weight", "conv_img.weight"])
 def test_a_key_that_options_are_read_from_is_named_when_it_is_missing(state, key):
     del state[key]
     with pytest.raises(CheckpointError, match=f"the key '{key}' is missing.*{len(state)} keys, such as"):

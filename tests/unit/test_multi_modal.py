@@ -139,6 +139,29 @@ def test_a_photo_given_for_a_class_counts_as_that_class_all_over(make):
     torch.testing.assert_close(synthesizer.latent(maps, {"road": image}, seed=4), told)
 
 
+def test_a_photo_of_another_size_than_the_map_gives_its_style():
+    synthesizer = Synthesizer(groupdnet(), SPACE, device="cpu")
+    maps, image = LabelMap(ids(66, 128)), photo(1, (256, 192))
+    own = LabelMap(torch.arange(3).repeat_interleave(86)[:256].view(1, 256, 1).repeat(1, 1, 192))
+    z = synthesizer.latent(maps, (image, own))
+    assert z.shape == (1, *synthesizer.generator.latent_shape((66, 128)))
+    assert synthesizer(maps, z=z).isfinite().all()
+    assert torch.equal(synthesizer.latent(maps, {0: (image, own)}, seed=1)[:, :8], z[:, :8])
+
+
+def test_latents_are_not_the_network_s_own_memory():
+    synthesizer = Synthesizer(sean(), SPACE, device="cpu")
+    z = synthesizer.latent(LabelMap(ids().repeat(2, 1, 1)))
+    z += 1
+    assert not synthesizer.generator.style_mean.any()
+
+
+def test_as_many_style_photos_as_label_maps_or_one():
+    synthesizer = Synthesizer(latent_clade(encoder=True), SPACE, device="cpu")
+    with pytest.raises(CladeError, match="2 style photos came for 3 label maps"):
+        synthesizer(LabelMap(ids().repeat(3, 1, 1)), torch.cat([photo(1), photo(2)]))
+
+
 @pytest.mark.parametrize("make", [sean, groupdnet])
 def test_a_style_per_class_needs_to_know_what_is_where_in_the_photo(make, tmp_path):
     synthesizer = Synthesizer(make(), SPACE, device="cpu")
@@ -218,6 +241,8 @@ def test_without_a_seed_the_samples_say_which_they_were(labels, tmp_path):
     synthesizer = Synthesizer(latent_clade(), SPACE, device="cpu")
     outcome = generate(synthesizer, [labels / "a.png"], tmp_path / "out", samples=2)
     generate(synthesizer, [labels / "a.png"], tmp_path / "again", samples=2, seed=outcome.seeds[0])
+    way = generate(synthesizer, [labels / "a.png"], tmp_path / "way", samples=2, to=3)
+    assert len(way.seeds) == 1
     for k in (1, 2):
         assert np.array_equal(pixels(tmp_path / f"out/a-{k}.png"), pixels(tmp_path / f"again/a-{k}.png"))
 
@@ -239,6 +264,17 @@ def test_a_sample_that_would_overwrite_a_label_file_is_refused(labels):
     latent = Synthesizer(latent_clade(), SPACE, device="cpu")
     with pytest.raises(CladeError, match="would be written over"):
         generate(latent, [labels], labels, samples=2)
+
+
+def test_the_style_photo_is_not_written_over(labels, tmp_path):
+    synthesizer = Synthesizer(latent_clade(encoder=True), SPACE, device="cpu")
+    (tmp_path / "out").mkdir()
+    for name in ("a.png", "b-2.png"):
+        Image.new("RGB", (32, 32)).save(tmp_path / "out" / name)
+    with pytest.raises(CladeError, match="would be written over"):
+        generate(synthesizer, [labels], tmp_path / "out", style=tmp_path / "out/a.png")
+    with pytest.raises(CladeError, match="would be written over"):
+        generate(synthesizer, [labels], tmp_path / "out", samples=2, seed=1, to=tmp_path / "out/b-2.png")
 
 
 def test_the_public_names_are_there():

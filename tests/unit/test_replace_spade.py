@@ -17,6 +17,7 @@ from monai.networks.nets import SPADENet
 from torch import nn
 from torch.nn import functional as F
 
+import clade
 from clade import CladeError, LabelMap, LabelPyramid, create_generator, positions
 from clade.nn import CLADE, SPADE, SegmapCLADE, replace_spade
 
@@ -580,3 +581,28 @@ def test_the_conditional_shortcut_of_cc_fpse_is_no_layer_to_replace():
     with pytest.raises(CladeError, match=r"part of CC-FPSE.*features besides the labels"):
         replace_spade(generator)
     assert dict(generator.named_modules()) == before
+
+
+@pytest.mark.parametrize("name", ["spade", "spade-light", "dagan", "sean"])
+def test_a_generator_with_other_layers_is_not_saved_as_what_it_was(name, tmp_path):
+    options = {"style_dim": 4, "encoder_width": 2} if name == "sean" else {}
+    generator = create_generator(name, num_classes=3, width=2, hidden=4, **options)
+    replace_spade(generator)
+    with pytest.raises(CladeError, match=r"layers of this generator were changed.*replace_spade"):
+        clade.save(generator, tmp_path / "g.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_positions_of_a_replaced_generator_are_those_of_clade_icpe_where_a_map_is_padded():
+    torch.manual_seed(0)
+    generator = create_generator("spade", num_classes=3, width=2, hidden=4).eval()
+    replace_spade(generator, positions=True)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(torch.randn(parameter.shape), alpha=0.1)
+    named = create_generator("clade-icpe", num_classes=3, width=2).eval()
+    named.load_state_dict(generator.state_dict())
+    ids = torch.randint(3, (1, 5, 7)).repeat_interleave(10, 1).repeat_interleave(10, 2)
+    assert generator.uses_positions
+    with torch.no_grad():
+        assert torch.equal(generator(ids), named(ids))

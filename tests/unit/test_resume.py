@@ -48,6 +48,18 @@ VARIANTS = {
         "--data.workers=2",
         '--data.options={"count": 16, "val_count": 2}',
     ],
+    "styled": [
+        "--generator.name=sean",
+        '--generator.options={"style_dim": 4, "hidden": 4, "encoder_width": 2}',
+        "--training.accumulate=2",
+        "--training.ema=0.9",
+    ],
+    "grouped": [
+        "--generator.name=groupdnet",
+        "--generator.encoder=true",
+        '--generator.options={"encoder_width": 13}',
+        "--training.ema=0.9",
+    ],
 }
 # With time enough for a signal from outside to come before the end.
 LONG = ["--training.steps=40", "--training.save_every=1", "--data.workers=2"]
