@@ -55,12 +55,14 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("labels", nargs="+", help="label files, folders of them, dataset folders, or patterns")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the images; names are kept")
     parser.add_argument("--size", metavar="HxW", help="bring label maps to this size first; 'trained' for the recipe's")
-    parser.add_argument("--seed", type=int, help="which sample of a multi-modal generator")
+    parser.add_argument("--seed", type=_seed, help="which sample of a multi-modal generator")
     parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="N images of each label map, seeds from --seed"
     )
     parser.add_argument(
         "--style",
+        action="append",
+        default=[],
         metavar="PHOTO",
         help="photo to take the style from; for single classes sky=a.jpg,building=b.jpg (sean, groupdnet)",
     )
@@ -84,6 +86,10 @@ def _generate(args: argparse.Namespace, _: list[str]) -> int:
     synthesizer = load(args.checkpoint, args.device, args.precision)
     generator = synthesizer.generator
     style = _style(args.style, args.style_labels)
+    if args.style_labels is not None and not generator.regional:
+        print(
+            "Note: --style-labels changes nothing here; this generator has one style for all classes.", file=sys.stderr
+        )
     drawn = style is None or isinstance(style, Mapping) or args.samples > 1
     if args.seed is not None and not (generator.stochastic or (drawn and generator.latent_shape((1, 1)))):
         print("Note: --seed changes nothing here; it chooses a sample of a multi-modal generator.", file=sys.stderr)
@@ -121,8 +127,18 @@ def _generate(args: argparse.Namespace, _: list[str]) -> int:
     return 1 if outcome.failed else 0
 
 
-def _style(text: str | None, labels: str | None) -> Any:
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is no seed; needed is a whole number from 0 to 2^63 - 1")
+    return seed
+
+
+def _style(texts: Sequence[str], labels: str | None) -> Any:
     """A photo's path, a pair with its label map, or {class: photo}."""
+    if len(texts) > 1:
+        raise _Usage("--style was given more than once; several classes go into one, CLASS=PHOTO,CLASS=PHOTO.")
+    text = texts[0] if texts else None
     if labels is not None:
         if text is None or ("=" in text and not os.path.exists(text)):
             raise _Usage("--style-labels is the label map of one photo, --style PHOTO.")
@@ -132,7 +148,10 @@ def _style(text: str | None, labels: str | None) -> Any:
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and photo for name, _, photo in pairs):
         raise _Usage(f"--style is '{text}'; needed is a photo, or CLASS=PHOTO,CLASS=PHOTO.")
-    return {name.strip(): photo for name, _, photo in pairs}
+    styles = {name.strip(): photo for name, _, photo in pairs}
+    if len(styles) < len(pairs):
+        raise _Usage(f"--style is '{text}'; it names a class twice.")
+    return styles
 
 
 def _target(text: str | None) -> Any:
@@ -140,9 +159,9 @@ def _target(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return int(text)
+        return _seed(text)
     except ValueError:
-        return _style(text, None)
+        return _style([text], None)
 
 
 def _size(text: str | None, recipe: dict[str, Any] | None) -> tuple[int, int] | None:
@@ -237,7 +256,12 @@ def _info(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _profile_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="generators, or .safetensors checkpoints; none: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="generators, or .safetensors checkpoints; none: what the paper compares there",
+    )
     parser.add_argument("--dataset", help="ade20k (default), coco-stuff, cityscapes, celebamask-hq, deepfashion")
     parser.add_argument("--size", metavar="HxW", help="of the picture; by default the dataset's")
     parser.add_argument("--width", type=int, metavar="N", help="of the generators; by default as in the paper")

@@ -129,7 +129,9 @@ def profiles(subjects: Sequence[Subject], args: argparse.Namespace) -> list[Tabl
         if args.memory:
             row += _memory(subject, args)
         rows.append(tuple(row))
-    found = [Table("Cost of one picture (MACs: multiply-adds)", tuple(columns), tuple(rows))]
+    classes = args.num_classes or find_setting(args.dataset or "ade20k").num_classes
+    where = f", {classes} classes as in {args.dataset or 'ade20k'}" if any(s.name for s in subjects) else ""
+    found = [Table(f"Cost of one picture{where} (MACs: multiply-adds)", tuple(columns), tuple(rows))]
     return found + [_layers(label, kinds) for label, kinds in counted.items() if args.layers]
 
 

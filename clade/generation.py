@@ -147,7 +147,8 @@ def generate(
     style = synthesizer.photo(style)
     to = to if isinstance(to, int) else synthesizer.photo(to)
     outcome = Outcome(left_out=left_out)
-    if samples > 1 and seed is None:
+    ends_known = style is not None and not isinstance(style, Mapping) and to is not None
+    if samples > 1 and seed is None and (synthesizer.generator.stochastic or not ends_known):
         seed = int(torch.randint(2**31, (), generator=_fresh()))
     if samples > 1 and seed is not None:
         outcome.seeds = [seed + k for k in range(samples)] if to is None else [seed]
@@ -194,7 +195,7 @@ def _require_variety(synthesizer: Synthesizer, style: Any, samples: int, to: Any
             "Multi-modal ones are trained with generator.z_dim=256, or are groupdnet, sean and cc-fpse."
         )
     if to is not None and samples < 2:
-        raise CladeError("An interpolation needs samples of at least 2, its two ends.")
+        raise CladeError("An interpolation needs several samples, at least its two ends (--samples 5, say).")
 
 
 def _fresh() -> torch.Generator:

@@ -26,18 +26,20 @@ class StylePhoto:
 
     Args:
         image: (N, 3, h, w) float32 in [-1, 1].
-        label_map: what is where in it; None where nobody said.
+        label_map: what is where in it, of the same size; None where nobody said.
+        name: its file, for messages.
     """
 
     image: Tensor
     label_map: LabelMap | None
+    name: str = ""
 
     def filled_with(self, class_id: int) -> StylePhoto:
         """The photo as if all of it were one class, where its labels are not known."""
         if self.label_map is not None:
             return self
         shape = (len(self.image), *self.image.shape[-2:])
-        return StylePhoto(self.image, LabelMap(torch.full(shape, class_id, dtype=torch.int32)))
+        return StylePhoto(self.image, LabelMap(torch.full(shape, class_id, dtype=torch.int32)), self.name)
 
 
 def read_style(style: Any, read_labels: Callable[[Any], LabelMap], *, labels_needed: bool) -> StylePhoto:
@@ -59,7 +61,15 @@ def read_style(style: Any, read_labels: Callable[[Any], LabelMap], *, labels_nee
         style, labels = style
     elif labels_needed and isinstance(style, (str, Path)):
         labels = labels_beside(Path(style))
-    return StylePhoto(_photo(style), None if labels is None else read_labels(labels))
+    image = _photo(style)
+    label_map = None if labels is None else read_labels(labels)
+    name = str(style) if isinstance(style, (str, Path)) else ""
+    if label_map is not None and (len(label_map), *label_map.size) != (len(image), *image.shape[2:]):
+        raise CladeError(
+            f"The label map of the style photo {name} is {_size(len(label_map), label_map.size)}, the photo is "
+            f"{_size(len(image), tuple(image.shape[2:]))} (height x width). Give the label map of this very photo."
+        )
+    return StylePhoto(image, label_map, name)
 
 
 def labels_beside(photo: Path) -> Path | None:
@@ -70,6 +80,10 @@ def labels_beside(photo: Path) -> Path | None:
     stem = images.with_name(LABELS) / photo.relative_to(images)
     candidates = (stem.with_suffix(suffix) for suffix in sorted(LABEL_SUFFIXES))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def _size(count: int, size: tuple[int, ...]) -> str:
+    return (f"{count} of " if count > 1 else "") + f"{size[0]}x{size[1]}"
 
 
 def _photo(style: Any) -> Tensor:

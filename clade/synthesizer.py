@@ -196,9 +196,17 @@ class Synthesizer:
         photo = photo if row is None else photo.filled_with(row)
         if regional and photo.label_map is None:
             raise CladeError(
-                "Every class of this generator has a style of its own, so a style photo comes with its label map: give "
-                "the pair (photo, label map), keep it in images/ with its label file in labels/, or say which class it "
-                "is for, as in {'sky': photo}."
+                f"The style photo {photo.name} came without its label map, and every class of this generator has a "
+                "style of its own. Give the label map with it (--style-labels, or the pair (photo, label map)), keep the "
+                "photo in images/ with its label file in labels/, or say which class it is for (--style sky=PHOTO, or "
+                "{'sky': photo})."
+            )
+        if row is not None and photo.label_map is not None and not (photo.label_map.ids == row).any():
+            names = () if self.label_space is None else self.label_space.names
+            what = f"'{names[row]}'" if row < len(names) else f"of id {row}"
+            raise CladeError(
+                f"The style photo {photo.name} has no class {what}, whose style was to be taken from it. "
+                "Choose another."
             )
         labels = None if photo.label_map is None else photo.label_map.to(self.device)
         dtype = next(self.generator.parameters()).dtype

@@ -132,6 +132,10 @@ class SeanShapedGenerator(SpadeShapedGenerator):
         taken[list(classes)] = True
         return torch.where(taken, other, z)
 
+    def interpolate(self, z: Tensor, other: Tensor, part: float) -> Tensor:
+        """Along the straight line: codes are means of features, not samples of a Gaussian."""
+        return torch.lerp(z, other, part)
+
     def training_latent(self, label_map: LabelMap, real: Tensor, noise: Tensor | None) -> tuple[Tensor, None, None]:
         """The codes of the real photos; in train mode they also enter ``style_mean`` and ``style_var``."""
         codes, pixels = self._regions(real, label_map)

@@ -485,7 +485,7 @@ def test_mixed_precision_is_near_full_precision(name):
     full, far = (generator(labels, style=style) for style in (image, another))
     assert full.std() > 0.1
     assert (mixed.float() - full).abs().mean() < 0.01
-    assert (far - full).abs().mean() > 0.03
+    assert (far - full).abs().mean() > 0.02
     full_codes, far_codes = (generator.encode(style, labels) for style in (image, another))
     for own, expected, wrong in zip(codes, full_codes, far_codes, strict=True):
         assert (own.float() - expected).abs().mean() < 0.03 * expected.std()

@@ -165,7 +165,7 @@ def test_as_many_style_photos_as_label_maps_or_one():
 @pytest.mark.parametrize("make", [sean, groupdnet])
 def test_a_style_per_class_needs_to_know_what_is_where_in_the_photo(make, tmp_path):
     synthesizer = Synthesizer(make(), SPACE, device="cpu")
-    with pytest.raises(CladeError, match=r"comes with its label map.*images/.*labels/"):
+    with pytest.raises(CladeError, match=r"came without its label map.*--style-labels.*images/.*labels/"):
         synthesizer(LabelMap(ids()), photo(1))
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
@@ -197,6 +197,10 @@ def test_wrong_styles_are_refused():
         one_style(maps, {"sky": photo(1)})
     with pytest.raises(CladeError, match=r"'sly', and there is no such class. Did you mean 'sky'"):
         many(maps, {"sly": photo(1)})
+    with pytest.raises(CladeError, match=r"label map of the style photo  is 66x64, the photo is 40x56"):
+        many(maps, (photo(1), ids(66)))
+    with pytest.raises(CladeError, match="has no class 'road'"):
+        many(maps, {"road": (photo(1), torch.zeros(40, 56, dtype=torch.uint8))})
     with pytest.raises(CladeError, match="z and a style were both given"):
         one_style(maps, photo(1), z=torch.zeros(1, 4))
 
@@ -254,7 +258,7 @@ def test_several_samples_of_a_network_without_variety_are_refused(labels, tmp_pa
     latent = Synthesizer(latent_clade(), SPACE, device="cpu")
     with pytest.raises(CladeError, match="samples is 0"):
         generate(latent, [labels], tmp_path / "out", samples=0)
-    with pytest.raises(CladeError, match="at least 2"):
+    with pytest.raises(CladeError, match="at least its two ends"):
         generate(latent, [labels], tmp_path / "out", to=3)
     assert not (tmp_path / "out").exists()
 

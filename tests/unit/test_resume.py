@@ -48,17 +48,23 @@ VARIANTS = {
         "--data.workers=2",
         '--data.options={"count": 16, "val_count": 2}',
     ],
+}
+# Stopped once only, to save time.
+STYLED = {
     "styled": [
         "--generator.name=sean",
         '--generator.options={"style_dim": 4, "hidden": 4, "encoder_width": 2}',
         "--training.accumulate=2",
         "--training.ema=0.9",
+        "--training.validate_every=5",
+        '--data.options={"count": 16, "val_count": 2}',
     ],
     "grouped": [
         "--generator.name=groupdnet",
         "--generator.encoder=true",
         '--generator.options={"encoder_width": 13}',
         "--training.ema=0.9",
+        "--training.validate_every=5",
     ],
 }
 # With time enough for a signal from outside to come before the end.
@@ -124,7 +130,7 @@ def left_alone(run, tmp_path_factory):
 
     def folder(variant):
         if not (base / variant).exists():
-            code, output = run(base / variant, *(LONG if variant == "long" else VARIANTS[variant]))
+            code, output = run(base / variant, *{**VARIANTS, **STYLED, "long": LONG}[variant])
             assert code == 0, output
             assert step_of(base / variant) == (40 if variant == "long" else 10)
         return base / variant
@@ -177,6 +183,17 @@ def test_killed_at_the_worst_moments_it_ends_like_the_training_left_alone(varian
     assert code == 0, output
     assert_same(folder, left_alone(variant))
     assert not leftovers(folder)
+
+
+@pytest.mark.parametrize("variant", STYLED)
+def test_stopped_in_the_middle_of_an_epoch_styles_and_noise_go_on_as_if_left_alone(variant, run, left_alone, tmp_path):
+    folder = tmp_path / "stopped"
+    code, output = run(folder, *STYLED[variant], update=6, number=signal.SIGINT)
+    assert code == 0, output
+    assert step_of(folder) == 6  # an epoch has 4 steps
+    code, output = run(folder, *STYLED[variant])
+    assert code == 0, output
+    assert_same(folder, left_alone(variant))
 
 
 def command(recipe, folder, *overrides):
