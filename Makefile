@@ -33,6 +33,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.positions
 	$(BIN)/python -m benchmarks.forward
 	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.drop_in
+	for dataset in ade20k cityscapes coco-stuff celebamask-hq deepfashion; do \
+		$(BIN)/python -m benchmarks.profile --dataset $$dataset --rounds 3 || exit 1; \
+	done
 
 clean:
 	rm -rf .venv .pytest_cache .hypothesis .ruff_cache

@@ -197,9 +197,9 @@ class Synthesizer:
         if regional and photo.label_map is None:
             raise CladeError(
                 f"The style photo {photo.name} came without its label map, and every class of this generator has a "
-                "style of its own. Give the label map with it (--style-labels, or the pair (photo, label map)), keep the "
-                "photo in images/ with its label file in labels/, or say which class it is for (--style sky=PHOTO, or "
-                "{'sky': photo})."
+                "style of its own. Give the label map with it (--style-labels, or the pair (photo, label map)), keep "
+                "the photo in images/ with its label file in labels/, or say which class it is for "
+                "(--style sky=PHOTO, or {'sky': photo})."
             )
         if row is not None and photo.label_map is not None and not (photo.label_map.ids == row).any():
             names = () if self.label_space is None else self.label_space.names

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import clade
-from clade import CladeError, create_generator, profile
-from clade.complexity import CONVENTIONS, PARTS, count, inference_memory, time_generators, training_memory
+from clade import CladeError, Synthesizer, create_generator, profile
+from clade.complexity import CONVENTIONS, PARTS, count, counting, inference_memory, time_generators, training_memory
 from clade.complexity.figure import draw_figure_5
 from clade.complexity.measuring import peak_allocated, scene_labels, tensor_bytes
 from clade.complexity.overhead import layer_pairs, section_3_3
@@ -16,7 +16,7 @@ from clade.complexity.paper import TABLE_1, TABLE_3, TABLE_4, NoNormalization, b
 from clade.complexity.rules import paper_macs
 from clade.complexity.settings import SETTINGS, build, find_setting
 from clade.labels import LabelPyramid
-from clade.models import Generator
+from clade.models import Generator, RegionEncoder
 
 TINY = {"num_classes": 3, "width": 2}
 
@@ -218,6 +218,36 @@ def test_matrix_products_count_their_multiply_adds():
     assert count(OneLayer(Products()), (9, 8), "true").macs == products + sums
 
 
+# What moves, chooses or makes values without computing with them, under all names that torch has for it.
+MOVES = {
+    *("_to_copy", "_unsafe_view", "alias", "clone", "copy", "detach", "lift_fresh"),
+    *("view", "_reshape_alias", "expand", "permute", "t", "transpose", "squeeze", "unsqueeze", "as_strided"),
+    *("select", "slice", "split", "split_with_sizes", "unbind", "cat", "stack"),
+    *("embedding", "gather", "index", "index_select", "scatter", "where", "masked_fill"),
+    *("constant_pad_nd", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d"),
+    *("empty", "zeros", "ones", "full", "fill", "new_zeros", "zeros_like", "randn"),
+}
+
+
+@pytest.mark.parametrize("name", clade.list_generators())
+def test_what_counts_nothing_moves_data(name, monkeypatch):
+    free, counted = set(), set()
+    rule = counting.executed_macs
+
+    def recorded(func, args, output):
+        macs, normalizes = rule(func, args, output)
+        first = output[0] if isinstance(output, (tuple, list)) else output
+        if isinstance(first, torch.Tensor) and first.is_floating_point():
+            (counted if macs else free).add(func.overloadpacket.__name__.rstrip("_"))
+        return macs, normalizes
+
+    monkeypatch.setattr(counting, "executed_macs", recorded)
+    count(build(name, SETTINGS["cityscapes"].options(name, width=4), values=False), (60, 128), "true")
+    assert "convolution" in counted
+    assert free
+    assert free <= MOVES, free - MOVES
+
+
 # --- What is counted, and where ---------------------------------------------------------------------------------------
 
 
@@ -274,6 +304,24 @@ def test_counting_changes_nothing_and_agrees_with_a_meta_generator():
     with torch.device("meta"):
         shapes = create_generator("clade-icpe", **TINY)
     assert count(shapes, (64, 64), "true") == own
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_hooks_of_the_user_stay_and_do_not_run_while_counting(convention):
+    generator = create_generator("clade", **TINY)
+    expected, calls = count(generator, (32, 32), convention), []
+    conv = generator.blocks[0].conv1
+    # Arithmetic of a hook would be counted, and a changed output would be used.
+    conv.register_forward_hook(lambda _module, _inputs, output: calls.append("after") or output * 2)
+    conv.register_forward_pre_hook(lambda _module, inputs: calls.append("before"))
+    conv.register_forward_hook(lambda *_, **__: calls.append("with keywords"), with_kwargs=True, always_call=True)
+    generator.register_forward_pre_hook(lambda *_: calls.append("whole"))
+    generator.to_image.register_forward_hook(lambda *_: calls.append("image"))
+    assert count(generator, (32, 32), convention) == expected
+    assert not calls
+    with torch.no_grad():
+        generator.eval()(torch.zeros(1, 32, 32, dtype=torch.long))
+    assert calls == ["whole", "before", "after", "with keywords", "image"]
 
 
 def test_frozen_parameters_are_parameters():
@@ -361,6 +409,46 @@ def test_profile_measures_when_asked():
     assert (len(own.time.seconds), own.time.threads, own.time.precision) == (3, 1, "fp32")
     assert own.memory.inference == inference_memory(generator, (64, 64))
     assert own.memory.training > own.memory.inference
+
+
+@pytest.mark.parametrize("name", ["clade", "sean"])  # with a latent, and with noise
+def test_measuring_leaves_torchs_random_numbers_alone(name):
+    own = {"style_dim": 4, "hidden": 4, "encoder_width": 2} if name == "sean" else {"z_dim": 4, "size": (64, 64)}
+    generator = create_generator(name, **TINY, **own)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    profile(generator, (64, 64), measure=True, rounds=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["sean", "sean-clade"])
+def test_the_time_of_sean_is_with_its_style_encoder(name, monkeypatch):
+    calls, encode = [], RegionEncoder.forward
+
+    def counted_forward(self, image, labels):
+        calls.append(tuple(image.shape))
+        return encode(self, image, labels)
+
+    monkeypatch.setattr(RegionEncoder, "forward", counted_forward)  # of the class, since the network is copied
+    generator = create_generator(name, **TINY, style_dim=4, encoder_width=2)
+    time_generators({"": generator}, (32, 64), rounds=2)
+    assert calls == [(1, 3, 32, 64)] * 3  # the first does not count
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda generator: Synthesizer(generator, device="cpu").generator,
+        lambda generator: Synthesizer(generator, device="cpu").generator.requires_grad_(True),
+        lambda generator: generator.requires_grad_(False),
+    ],
+    ids=["synthesizer", "folded", "frozen"],
+)
+def test_a_generator_for_drawing_only_is_not_measured_in_training(make):
+    generator = make(create_generator("clade", **TINY))
+    assert profile(generator, (64, 64)).macs > 0
+    with pytest.raises(CladeError, match=r"cannot be trained.*clade\.read_checkpoint"):
+        profile(generator, (64, 64), measure=True, rounds=1)
 
 
 def test_a_training_step_that_cannot_be_made_says_so():

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from monai.networks.blocks.spade_norm import SPADE as MonaiSPADE
-from monai.networks.nets import SPADENet
+from monai.networks.nets import SPADEAutoencoderKL, SPADEDiffusionModelUNet, SPADENet
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import clade
 from clade import CladeError, LabelMap, LabelPyramid, create_generator, positions
@@ -573,6 +574,46 @@ def test_example_of_the_documentation_runs(capsys):
     assert names["image"].shape == (1, 1, 64, 64)
     assert names["report"].network_after < names["report"].network_before
     assert "SPADE layers became CLADE" in capsys.readouterr().out
+
+
+def table_of_the_documentation():
+    """Network -> its parameters (M) and multiply-adds (G) before and after, as printed."""
+    page = (Path(__file__).parents[2] / "docs" / "drop-in.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`SPADE.*?) \| (\S+) -> (\S+) M \| (\S+) -> (\S+) G \|", page, re.MULTILINE)
+    assert rows
+    return {name: numbers for name, *numbers in rows}
+
+
+def printed_networks():
+    def spade_net(*channels):
+        return SPADENet(2, 1, 1, label_nc=6, input_shape=[256, 256], channels=list(channels), z_dim=16)
+
+    return {
+        "`SPADENet`, 256 x 256, channels 16 to 128": lambda: spade_net(16, 32, 64, 128),
+        "`SPADENet`, 256 x 256, channels 16 to 512": lambda: spade_net(16, 32, 64, 128, 256, 512),
+        "`SPADEAutoencoderKL`, 128 x 128": lambda: SPADEAutoencoderKL(2, label_nc=6),
+        "`SPADEDiffusionModelUNet`, 64 x 64": lambda: SPADEDiffusionModelUNet(2, 3, 3, label_nc=6),
+    }
+
+
+@pytest.mark.parametrize("row", printed_networks())
+def test_printed_parameters_and_multiply_adds_are_those_of_the_networks(row):
+    if "SPADENet" not in row:
+    assert printed_networks().keys() == table_of_the_documentation().keys()
+    side = int(re.search(r"(\d+) x", row)[1])
+    network = printed_networks()[row]().eval()
+    segmap = one_hot(stripes(side, side, classes=6), 6)
+    image = torch.zeros(1, 3 if "Diffusion" in row else 1, side, side)
+    inputs = {"SPADENet": (segmap, image), "KL": (image, segmap), "UNet": (image, torch.tensor([5]), segmap)}
+    numbers = []
+    for _ in range(2):
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network(*next(given for key, given in inputs.items() if key in row))
+        params = sum(parameter.numel() for parameter in network.parameters())
+        numbers.append((f"{params / 1e6:.2f}", f"{counter.get_total_flops() / 2e9:.2f}"))
+        if len(numbers) == 1:
+            replace_spade(network, 6)
+    assert [one for pair in zip(*numbers, strict=True) for one in pair] == table_of_the_documentation()[row]
 
 
 def test_the_conditional_shortcut_of_cc_fpse_is_no_layer_to_replace():
