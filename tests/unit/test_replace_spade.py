@@ -598,7 +598,6 @@ def printed_networks():
 
 @pytest.mark.parametrize("row", printed_networks())
 def test_printed_parameters_and_multiply_adds_are_those_of_the_networks(row):
-    if "SPADENet" not in row:
     assert printed_networks().keys() == table_of_the_documentation().keys()
     side = int(re.search(r"(\d+) x", row)[1])
     network = printed_networks()[row]().eval()
