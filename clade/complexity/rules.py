@@ -24,6 +24,7 @@ _NORMALIZATIONS = {
 
 # Arithmetic that torch does not tag as pointwise. Each reads or writes every element of its larger side once.
 _ARITHMETIC = {
+    "leaky_relu",  # tagged by newer torch only
     "_adaptive_avg_pool2d",
     "_log_softmax",
     "_prelu_kernel",
