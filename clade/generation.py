@@ -149,7 +149,7 @@ def generate(
     outcome = Outcome(left_out=left_out)
     ends_known = style is not None and not isinstance(style, Mapping) and to is not None
     if samples > 1 and seed is None and (synthesizer.generator.stochastic or not ends_known):
-        seed = int(torch.randint(2**31, (), generator=_fresh()))
+        seed = torch.Generator().seed() % 2**31
     if samples > 1 and seed is not None:
         outcome.seeds = [seed + k for k in range(samples)] if to is None else [seed]
     rows: list[Sequence[np.ndarray]] = []
@@ -196,12 +196,6 @@ def _require_variety(synthesizer: Synthesizer, style: Any, samples: int, to: Any
         )
     if to is not None and samples < 2:
         raise CladeError("An interpolation needs several samples, at least its two ends (--samples 5, say).")
-
-
-def _fresh() -> torch.Generator:
-    random = torch.Generator()
-    random.seed()
-    return random
 
 
 def _draw(

@@ -123,10 +123,10 @@ class Synthesizer:
             return None
         with torch.no_grad(), self._autocast():
             if style is not None and not isinstance(style, Mapping):
-                return self._encoded(style, maps, seed if vary else None, vary)
+                return self._encoded(style, maps, seed, vary)
             styles = dict(style or {})
             if "*" in styles:
-                z = self._encoded(styles.pop("*"), maps, seed if vary else None, vary)
+                z = self._encoded(styles.pop("*"), maps, seed, vary)
             elif seed is None:
                 with self._seeded(None, always=True):
                     z = self.generator.default_latent(len(maps), maps.size)

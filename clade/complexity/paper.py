@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor
 
@@ -201,6 +202,7 @@ def tables(dataset: str | None = None, rounds: int | None = None) -> list[Table]
     return [table_1(chosen), *timed, table_3(chosen, rounds), table_4(chosen), table_of_section_3_3()]
 
 
+@cache
 def _totals(dataset: str, name: str) -> tuple[int, int]:
     setting = SETTINGS[dataset]
     counted = count(build(name, setting.options(name), values=False), setting.size)

@@ -149,6 +149,15 @@ class Generator(nn.Module, ABC):
             "sean, groupdnet and their clade variants have one per class."
         )
 
+    def _mixed_rows(self, classes: Sequence[int], device: torch.device) -> Tensor:
+        """The rows that :meth:`mix` takes from the other latents, (num_rows,) bool; CladeError for an unknown id."""
+        outside = [k for k in classes if not 0 <= k < self.num_rows]
+        if outside:
+            raise CladeError(f"There is no class {outside[0]} to mix: classes are 0 to {self.num_rows - 1}.")
+        taken = torch.zeros(self.num_rows, dtype=torch.bool, device=device)
+        taken[list(classes)] = True
+        return taken
+
     def fitted(self, z: Tensor, size: tuple[int, int]) -> Tensor:
         """Latents for label maps of ``size``: a grid of another size is resized smoothly, others are left alone."""
         needed = self.latent_shape(size)

@@ -134,15 +134,9 @@ class GroupedGenerator(Generator):
                 )
         if len(z) != len(other) and 1 not in (len(z), len(other)):
             raise CladeError(f"{len(z)} latents cannot be mixed with {len(other)}: needed are as many, or one for all.")
-        unknown = [k for k in classes if not 0 <= k < self.num_rows]
-        if unknown:
-            raise CladeError(
-                f"There is no class {unknown[0]} to take a style for; classes are 0 to {self.num_rows - 1}."
-            )
+        taken = self._mixed_rows(classes, z.device)
         if other.shape[2:] != z.shape[2:]:
             other = F.interpolate(other, size=z.shape[2:], mode="bilinear", align_corners=False)
-        taken = torch.zeros(self.num_rows, dtype=torch.bool, device=z.device)
-        taken[list(classes)] = True
         return torch.where(taken.repeat_interleave(self.code_channels)[:, None, None], other, z)
 
 

@@ -125,12 +125,7 @@ class SeanShapedGenerator(SpadeShapedGenerator):
                 )
         if len(z) != len(other) and 1 not in (len(z), len(other)):
             raise CladeError(f"{len(z)} and {len(other)} style codes cannot be mixed. Give as many, or one of them.")
-        outside = [k for k in classes if not 0 <= k < self.num_rows]
-        if outside:
-            raise CladeError(f"There is no class {outside[0]} to mix: classes are 0 to {self.num_rows - 1}.")
-        taken = torch.zeros(self.num_rows, 1, dtype=torch.bool, device=z.device)
-        taken[list(classes)] = True
-        return torch.where(taken, other, z)
+        return torch.where(self._mixed_rows(classes, z.device)[:, None], other, z)
 
     def interpolate(self, z: Tensor, other: Tensor, part: float) -> Tensor:
         """Along the straight line: codes are means of features, not samples of a Gaussian."""

@@ -67,6 +67,7 @@ def to_ours(state: State, family: Family, module: nn.Module) -> dict[str, tuple[
 
 def to_published(module: nn.Module, family: Family) -> dict[str, Tensor]:
     """A module's state under the published names."""
+    backwards = _backwards(module, family)
     state: dict[str, Tensor] = {}
     for key, value in module.state_dict().items():
         if key.endswith(family.left_out or "\0"):
@@ -75,17 +76,20 @@ def to_published(module: nn.Module, family: Family) -> dict[str, Tensor]:
             if key.endswith(stacked):
                 prefix = key.removesuffix(stacked)
                 for k, row in enumerate(value):
-                    state[published_name(prefix + published.format(k), module, family)] = row.clone()
+                    state[rename(prefix + published.format(k), backwards)] = row.clone()
                 break
         else:
-            state[published_name(key, module, family)] = value.clone()
+            state[rename(key, backwards)] = value.clone()
     return state
 
 
 def published_name(key: str, module: nn.Module, family: Family) -> str:
     """Our key -> the published one."""
-    pairs = [*SPECTRAL, *family.pairs(module)]
-    return rename(key, [(ours, published) for published, ours in reversed(pairs)])
+    return rename(key, _backwards(module, family))
+
+
+def _backwards(module: nn.Module, family: Family) -> Pairs:
+    return [(ours, published) for published, ours in reversed([*SPECTRAL, *family.pairs(module)])]
 
 
 def rename(key: str, pairs: Pairs) -> str:

@@ -94,14 +94,26 @@ def infer_classes(name: str, channels: int, options: dict[str, Any]) -> dict[str
 
 def infer_spade(name: str, state: State, options: dict[str, Any]) -> dict[str, Any]:
     """What the shapes of SPADE's weights tell; of a hybrid's, too, whose blocks are some CLADE's and some SPADE's."""
+    return _infer(name, state, options, "spade")
+
+
+def _infer_clade(name: str, state: State, options: dict[str, Any]) -> dict[str, Any]:
+    return _infer(name, state, options, "clade")
+
+
+def _infer(name: str, state: State, options: dict[str, Any], needed: str) -> dict[str, Any]:
+    inferred = infer_ends(name, state, options)
     layers = _layers(state)
-    if "spade" not in layers.values():
-        raise KeyError(f"head_0.norm_0.{_SHARED}")
-    first = state[next(key for key, layer in layers.items() if layer == "spade") + _SHARED]
-    inferred = {**infer_ends(name, state, options), "hidden": first.shape[0]}
-    if "clade" in layers.values():
-        return {**inferred, **_infer_tables(state, options, layers), "norm": list(layers.values())}
-    return {**inferred, **infer_classes(name, first.shape[1], options)}
+    first = {layer: prefix for prefix, layer in reversed(layers.items())}
+    if needed not in first:
+        raise KeyError(_TABLE if needed == "clade" else f"head_0.norm_0.{_SHARED}")
+    if "spade" in first:
+        shared = state[first["spade"] + _SHARED]
+        inferred["hidden"] = shared.shape[0]
+        if "clade" not in first:
+            return {**inferred, **infer_classes(name, shared.shape[1], options)}
+        inferred["norm"] = list(layers.values())
+    return {**inferred, **_infer_tables(state, options, first["clade"])}
 
 
 def _layers(state: State) -> dict[str, str]:
@@ -111,11 +123,8 @@ def _layers(state: State) -> dict[str, str]:
     return {prefix: kind for prefix in prefixes for ending, kind in kinds.items() if prefix + ending in state}
 
 
-def _infer_tables(state: State, options: dict[str, Any], layers: dict[str, str]) -> dict[str, Any]:
+def _infer_tables(state: State, options: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Classes, edges and the use of positions, from the first CLADE layer."""
-    if "clade" not in layers.values():
-        raise KeyError(_TABLE)
-    prefix = next(key for key, layer in layers.items() if layer == "clade")
     inferred = infer_table(state, options, prefix)
     rows = inferred["num_classes"] + inferred["unknown_class"] + inferred["instance_edges"]
     if f"{prefix}position.weight" in state:
@@ -131,15 +140,6 @@ def infer_table(state: State, options: dict[str, Any], layer: str) -> dict[str, 
     unknown = bool(options.get("unknown_class", rows > options.get("num_classes", rows)))
     edges = f"{layer}inst_conv.weight" in state
     return {"instance_edges": edges, "unknown_class": unknown, "num_classes": rows - unknown}
-
-
-def _infer_clade(name: str, state: State, options: dict[str, Any]) -> dict[str, Any]:
-    layers = _layers(state)
-    inferred = {**infer_ends(name, state, options), **_infer_tables(state, options, layers)}
-    if "spade" in layers.values():
-        shared = state[next(key for key, layer in layers.items() if layer == "spade") + _SHARED]
-        inferred |= {"hidden": shared.shape[0], "norm": list(layers.values())}
-    return inferred
 
 
 def build(name: str, options: dict[str, Any]) -> nn.Module:
