@@ -90,11 +90,11 @@ def _components(ids: np.ndarray, skip_class: int | None) -> np.ndarray:
     # cc3d takes 0 for background: count classes from 1, in the smallest type that holds them. Unsigned numbers wrap
     # around, so that the shift is right for negative and for huge ids too.
     low, high = int(ids.min()), int(ids.max())
-    if high - low < 2**64 - 1:
+    if high - low < 2**63 - 1:  # cc3d fails on some maps with larger numbers
         kind = np.min_scalar_type(high - low + 1)
         classes = ids.astype(kind, order="C")
         classes -= kind.type((low - 1) % 2 ** (8 * kind.itemsize))
-    else:  # all 64 bits are taken
+    else:
         classes = np.unique(ids, return_inverse=True)[1].reshape(ids.shape) + 1
     if skip_class is not None:
         classes *= ids != skip_class

@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -88,6 +88,8 @@ def test_transposing_swaps_the_channels(ids):
 
 @quick
 @given(MAPS, st.lists(IDS, min_size=4, max_size=4, unique=True))
+@example(np.array([[2, 0]], np.uint8), [-1, 0, 2**63 - 2, 1])
+@example(np.array([[2, 0], [0, 0]], np.uint8), [-1, 0, 2**63 - 2, 1])
 def test_the_numbering_of_the_classes_does_not_matter(ids, numbers):
     renumbered = np.array(numbers)[ids]
     np.testing.assert_array_equal(positions_of(renumbered), positions_of(ids))
