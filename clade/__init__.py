@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from clade.checkpoints import read_checkpoint, save
     from clade.complexity import Complexity, profile
     from clade.config import Recipe, list_recipes
+    from clade.conversion import convert
     from clade.labels import LabelMap, LabelPyramid, LabelSpace, positions
     from clade.models import Generator, create_generator, list_generators
     from clade.published import export_official, import_official
@@ -27,6 +28,7 @@ _LATER = {
     "LabelSpace": "clade.labels",
     "Recipe": "clade.config",
     "Synthesizer": "clade.synthesizer",
+    "convert": "clade.conversion",
     "create_generator": "clade.models",
     "export_official": "clade.published",
     "import_official": "clade.published",
@@ -54,6 +56,7 @@ __all__ = [
     "RecipeError",
     "Synthesizer",
     "__version__",
+    "convert",
     "create_generator",
     "export_official",
     "import_official",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+_umask_lock = threading.Lock()  # two threads at once would leave the process with the mask 0
+
+
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _umask_lock:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from clade._version import __version__
@@ -71,60 +71,31 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--to", metavar="PHOTO|SEED", help="the samples are steps from --style or --seed to this one")
     parser.add_argument("--grid", action="store_true", help="also write grid.png: label, generated, photo")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="maps of one size drawn at once (1)")
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="threads that read and write meanwhile (2); 0: none"
+    )
     _device_arguments(parser)
 
 
 def _device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16")
+    parser.add_argument("--precision", default="auto", help="auto (bf16 where the device multiplies in it), fp32, bf16")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the passes between convolutions first: seconds, less from the second start on; for many pictures",
+    )
 
 
 def _generate(args: argparse.Namespace, _: list[str]) -> int:
-    from clade.generation import generate
-    from clade.synthesizer import load
+    size = args.size
+    if size not in (None, "trained"):
+        size = _height_width(size, "HxW, 256x512 say, or 'trained'")
+    style, to = _style(args.style, args.style_labels), _target(args.to)
+    from clade.commands_generate import run
 
-    synthesizer = load(args.checkpoint, args.device, args.precision)
-    generator = synthesizer.generator
-    style = _style(args.style, args.style_labels)
-    if args.style_labels is not None and not generator.regional:
-        print(
-            "Note: --style-labels changes nothing here; this generator has one style for all classes.", file=sys.stderr
-        )
-    drawn = style is None or isinstance(style, Mapping) or args.samples > 1
-    if args.seed is not None and not (generator.stochastic or (drawn and generator.latent_shape((1, 1)))):
-        print("Note: --seed changes nothing here; it chooses a sample of a multi-modal generator.", file=sys.stderr)
-    outcome = generate(
-        synthesizer,
-        args.labels,
-        args.out,
-        size=_size(args.size, synthesizer.recipe),
-        fit=synthesizer.recipe["data"]["fit"] if args.size == "trained" and synthesizer.recipe else "stretch",
-        style=style,
-        seed=args.seed,
-        samples=args.samples,
-        to=_target(args.to),
-        grid=args.grid,
-        progress=sys.stderr.isatty(),
-    )
-    for message in outcome.failed.values():
-        print(f"clade: error: {message}", file=sys.stderr)
-    for path in outcome.left_out:
-        print(f"Not a label map, left out: {path}", file=sys.stderr)
-    if outcome.without_instances:
-        print(
-            f"{outcome.without_instances} label maps have no instance map: class borders were drawn as edges instead."
-        )
-    if outcome.seeds:
-        print(
-            "Seeds of the samples: " + ", ".join(map(str, outcome.seeds))
-            if len(outcome.seeds) > 1
-            else f"Seed: {outcome.seeds[0]}"
-        )
-    failed = f"; {len(outcome.failed)} label maps failed" if outcome.failed else ""
-    print(
-        f"{len(outcome.written)} images in {args.out}{failed}" + (f"; overview {outcome.grid}" if outcome.grid else "")
-    )
-    return 1 if outcome.failed else 0
+    return run(args, size, style, to)
 
 
 def _seed(text: str) -> int:
@@ -160,19 +131,10 @@ def _target(text: str | None) -> Any:
         return None
     try:
         return _seed(text)
+    except argparse.ArgumentTypeError as error:
+        raise _Usage(f"--to: {error}.") from error
     except ValueError:
         return _style([text], None)
-
-
-def _size(text: str | None, recipe: dict[str, Any] | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    if text == "trained":
-        if recipe is None:
-            raise CladeError("--size trained: the checkpoint carries no recipe. Give the size as HxW, 256x512 say.")
-        height, width = recipe["data"]["size"]
-        return height, width
-    return _height_width(text, "HxW, 256x512 say, or 'trained'")
 
 
 def _height_width(text: str, needed: str = "HxW, 256x512 say") -> tuple[int, int]:
@@ -287,6 +249,32 @@ def _profile(args: argparse.Namespace, _: list[str]) -> int:
     return run(args, None if args.size is None else _height_width(args.size))
 
 
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="a .safetensors file that clade wrote, of a generator with SPADE layers")
+    parser.add_argument("--to", required=True, metavar="KIND", help="what it becomes: clade")
+    parser.add_argument("--out", metavar="FILE", help="the file to write; by default NAME-clade.safetensors beside it")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument(
+        "--above", type=int, metavar="N", help="only blocks whose features are larger than NxN; the others keep SPADE"
+    )
+    part.add_argument("--spade-blocks", type=int, metavar="K", help="the first K blocks, the coarsest, keep SPADE")
+    maps = parser.add_mutually_exclusive_group()
+    maps.add_argument("--labels", nargs="+", metavar="PATH", help="compare on these label files, or folders of them")
+    maps.add_argument("--data", metavar="DIR", help="where the checkpoint's dataset lies now, to compare on")
+    parser.add_argument("--maps", type=int, default=16, metavar="N", help="compare on at most N label maps (16)")
+    parser.add_argument("--fit", type=int, metavar="N", help="fit the tables to what SPADE gives on N label maps")
+    parser.add_argument("--size", metavar="HxW", help="of the label maps; by default as trained")
+    parser.add_argument("--recipe-out", metavar="FILE", help="also write the recipe of a short fine-tune from there")
+    parser.add_argument("--finetune-steps", type=int, metavar="N", help="its length; by default 5 %% of the training's")
+    parser.add_argument("--json", action="store_true", help="print the comparison for programs")
+
+
+def _convert(args: argparse.Namespace, _: list[str]) -> int:
+    from clade.commands_convert import run
+
+    return run(args, None if args.size is None else _height_width(args.size))
+
+
 Command = tuple[Callable[[argparse.Namespace, list[str]], int], Callable[[argparse.ArgumentParser], None], str]
 
 COMMANDS: dict[str, Command] = {
@@ -294,6 +282,7 @@ COMMANDS: dict[str, Command] = {
     "generate": (_generate, _generate_arguments, "label maps -> images"),
     "data check": (_check, _check_arguments, "find everything that is wrong with a dataset folder"),
     "info": (_info, _info_arguments, "what a checkpoint holds"),
+    "convert": (_convert, _convert_arguments, "a SPADE generator -> CLADE with its weights, without data"),
     "profile": (_profile, _profile_arguments, "what generators cost: parameters, multiply-adds, time, memory"),
 }
 
@@ -301,8 +290,10 @@ COMMANDS: dict[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 well, 1 an error or a finding, 2 wrong words on the command line."""
     # OpenMP threads that wait by spinning keep a core from whoever could use it: with one busy neighbour on two cores a
-    # training step took 3 to 10 times as long. torch reads this when it loads.
+    # training step took 3 to 10 times as long. Some microseconds of it cost little, and spare idle cores from sleeping
+    # between two short operations (GNU's library only). torch reads these when it loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

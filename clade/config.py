@@ -163,6 +163,8 @@ class TrainingConfig:
     """Steps between points of the curves."""
     samples: int = 6
     """Validation pictures on a sample sheet."""
+    init_from: str | None = None
+    """Checkpoint whose generator weights the training begins with, as for a fine-tune of what `clade convert` wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import Tensor
 
 from clade.checkpoints import read_checkpoint
+from clade.engine import PRECISIONS, Engine
 from clade.errors import CladeError, LabelError
 from clade.images import to_uint8
 from clade.labels import LabelMap, LabelSpace, label_array, read_label
 from clade.labels.labelspace import OutsideError
 from clade.models import Generator
-from clade.nn import fold_spectral_norm, reparameterize
+from clade.nn import reparameterize
 from clade.registry import near_match
 from clade.styles import read_style
 
-PRECISIONS = ("auto", "fp32", "bf16")
+__all__ = ["PRECISIONS", "Synthesizer", "load"]
 
 
 class Synthesizer:
-    """Turns label maps into images with one generator.
+    """Turns label maps into images with one generator, fast (docs/performance.md).
 
     Args:
-        generator: any generator of this library; it is copied, put into eval mode, and its spectral norm folded into
-            the weights.
+        generator: any generator of this library; it is copied, put into eval mode, and made fast (:class:`Engine`).
         label_space: how label files and arrays are read; without one, they must hold ids in ``[0, num_rows)``.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
-        precision: ``fp32``, ``bf16`` (autocast), or ``auto``: fp32 on a CPU, bf16 on a GPU that computes in it.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the device multiplies in it, else fp32. A style encoder
+            always computes in float32.
+        compile: let ``torch.compile`` shorten the passes between convolutions, and record CUDA graphs. The first
+            picture then takes some seconds longer; see :meth:`warm_up`.
+        without: optimizations to leave out, by name (``clade.engine.OPTIMIZATIONS``).
 
     Raises:
-        CladeError: a label space of another number of classes, an unknown device or precision.
+        CladeError: a label space of another number of classes, an unknown device, precision or optimization.
     """
 
     def __init__(
@@ -45,22 +50,19 @@ class Synthesizer:
         label_space: LabelSpace | None = None,
         device: str | torch.device = "auto",
         precision: str = "auto",
+        *,
+        compile: bool = False,
+        without: Collection[str] = (),
     ) -> None:
         if label_space is not None and label_space.num_rows != generator.num_rows:
             raise CladeError(
                 f"The label space has {label_space.num_rows} ids, the generator {generator.num_rows} (with unknown)."
             )
-        if precision not in PRECISIONS:
-            raise CladeError(f"There is no precision '{precision}'. Known: {', '.join(PRECISIONS)}.")
         self.device = _device(device)
-        if precision == "auto":
-            fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-            precision = "bf16" if fast else "fp32"
-        self.precision = precision
+        self.engine = Engine(generator, self.device, precision, compile=compile, without=without)
+        self.generator = self.engine.generator
+        self.precision = self.engine.precision
         self.label_space = label_space
-        self.generator: Generator = fold_spectral_norm(copy.deepcopy(generator).eval().requires_grad_(False)).to(
-            self.device
-        )  # pyright: ignore[reportAttributeAccessIssue]
         self.recipe: dict[str, Any] | None = None
         self.info: dict[str, Any] = {}
 
@@ -88,10 +90,22 @@ class Synthesizer:
             z = self.latent(maps, style, seed)
         elif style is not None:
             raise CladeError("z and a style were both given, and each decides the image. Give one of them.")
-        maps = maps.to(self.device)
-        z = None if z is None else z.to(self.device)
-        with torch.inference_mode(), self._autocast(), self._seeded(seed):
-            return self.generator(maps, z=z).float().cpu()
+        with self._seeded(seed):
+            return self.engine(maps, z).cpu()
+
+    def warm_up(self, size: tuple[int, int] = (256, 256), batch: int = 1) -> float:
+        """Draw one batch of blank maps of ``size`` (height, width), so that later ones need no compiling.
+
+        Where ``compile`` is on and standard error is a terminal, it says what it waits for.
+
+        Returns:
+            seconds it took.
+        """
+        begin = time.perf_counter()
+        waiting = "Compiling for this machine; the next start takes it from the cache ..."
+        with Console(stderr=True).status(waiting) if self.engine.compiles else nullcontext():
+            self(LabelMap(torch.zeros(batch, *size, dtype=torch.uint8)))
+        return time.perf_counter() - begin
 
     def latent(
         self, label_map: Any, style: Any = None, seed: int | None = None, *, vary: bool = False
@@ -121,7 +135,7 @@ class Synthesizer:
             if style is not None:
                 raise CladeError("A style was given, but this generator has no latent input. Leave it out.")
             return None
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad():
             if style is not None and not isinstance(style, Mapping):
                 return self._encoded(style, maps, seed, vary)
             styles = dict(style or {})
@@ -209,8 +223,7 @@ class Synthesizer:
                 "Choose another."
             )
         labels = None if photo.label_map is None else photo.label_map.to(self.device)
-        dtype = next(self.generator.parameters()).dtype
-        mu, logvar = self.generator.encode(photo.image.to(self.device, dtype), labels)
+        mu, logvar = self.generator.encode(photo.image.to(self.device), labels)
         if vary and logvar is not None:
             mu = reparameterize(mu, logvar, _noise(tuple(mu.shape[1:]), len(mu), seed).to(mu))
         if len(mu) not in (1, len(maps)):
@@ -229,9 +242,6 @@ class Synthesizer:
         hint = near_match(str(key), names)
         known = ", ".join(names) if names else f"0 to {self.generator.num_rows - 1}"
         raise CladeError(f"A style was given for '{key}', and there is no such class.{hint} Known: {known}.")
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @contextmanager
     def _seeded(self, seed: int | None, always: bool = False) -> Iterator[None]:
@@ -257,18 +267,20 @@ def _noise(shape: tuple[int, ...], count: int, seed: int | None) -> Tensor:
     return torch.randn(count, *shape, generator=random)
 
 
-def load(path: str | Path, device: str | torch.device = "auto", precision: str = "auto") -> Synthesizer:
+def load(
+    path: str | Path, device: str | torch.device = "auto", precision: str = "auto", *, compile: bool = False
+) -> Synthesizer:
     """A checkpoint file -> a Synthesizer; nothing else is needed.
 
     Args:
         path: the ``.safetensors`` file that training or ``clade.save`` wrote.
-        device, precision: see :class:`Synthesizer`.
+        device, precision, compile: see :class:`Synthesizer`.
 
     Raises:
         CheckpointError: missing, damaged, or not a checkpoint of clade.
     """
     checkpoint = read_checkpoint(path)
-    synthesizer = Synthesizer(checkpoint.generator, checkpoint.label_space, device, precision)
+    synthesizer = Synthesizer(checkpoint.generator, checkpoint.label_space, device, precision, compile=compile)
     synthesizer.recipe, synthesizer.info = checkpoint.recipe, checkpoint.info
     return synthesizer
 

@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see clade/cli.py; torch reads it when it loads
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see clade/cli.py; torch reads these when it loads
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import numpy as np
 

@@ -54,7 +54,15 @@ def replica(generator: Generator, device: torch.device | str) -> Generator:
     """A copy on another device whose tensors are shared where they lie there already: for reading, never for training.
 
     On the meta device a copy takes no memory. Hooks of the original stay with it.
+
+    Raises:
+        CladeError: the generator of a Synthesizer, which is built of other parts.
     """
+    if getattr(generator, "accelerated", False):
+        raise CladeError(
+            "This generator is made for drawing only (clade.load, Synthesizer): its layers are merged, so they cannot "
+            "be counted or measured one by one. Profile the one that was saved: clade.read_checkpoint(path).generator."
+        )
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to(device), p.requires_grad) for p in generator.parameters()}
     memo |= {id(b): b.detach().to(device) for b in generator.buffers()}
     made = copy.deepcopy(generator, memo)

@@ -139,7 +139,7 @@ def training_memory(
 
 
 def _generator_loss(
-    generator: Generator, discriminator: nn.Module, label_map: LabelMap, real: Tensor
+    generator: Generator, discriminator: MultiscaleDiscriminator, label_map: LabelMap, real: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(loss, fake image without its graph)"""
     labels = LabelPyramid(label_map, generator.num_rows)
@@ -156,7 +156,7 @@ def _generator_loss(
 
 
 def _discriminator_loss(
-    generator: Generator, discriminator: nn.Module, label_map: LabelMap, fake: Tensor, real: Tensor
+    generator: Generator, discriminator: MultiscaleDiscriminator, label_map: LabelMap, fake: Tensor, real: Tensor
 ) -> Tensor:
     labels = LabelPyramid(label_map, generator.num_rows)
     of_fake, of_real = discriminate(discriminator, labels, fake, real, generator.uses_instances)

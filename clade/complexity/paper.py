@@ -6,18 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from torch import Tensor
-
 from clade.complexity.counting import count
 from clade.complexity.measuring import time_generators
 from clade.complexity.overhead import section_3_3
 from clade.complexity.result import CONVENTIONS
 from clade.complexity.settings import SETTINGS, build, find_setting
 from clade.errors import CladeError
-from clade.labels import LabelPyramid
 from clade.models import Generator
 from clade.models.spade_shaped import SpadeShapedGenerator
-from clade.nn import NormLayer
+from clade.nn import Unnormalized
 
 Cell = str | int | float | None
 
@@ -213,20 +210,9 @@ def backbone(dataset: str) -> Generator:
     """SPADE's generator without its normalization layers (Table 3)."""
     setting = find_setting(dataset)
     return SpadeShapedGenerator(
-        NoNormalization,
+        Unnormalized,
         num_classes=setting.num_classes,
         unknown_class=setting.unknown_class,
         instance_edges=setting.instance_edges,
         upsampling=setting.upsampling,
     )
-
-
-class NoNormalization(NormLayer):
-    """What stands where a normalization layer was taken out."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.out_channels = channels
-
-    def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
-        return x

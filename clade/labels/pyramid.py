@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from clade.labels.labelmap import LabelMap, nearest
 from clade.labels.positions import positions as icpe_positions
 
 Size = tuple[int, int]
+T = TypeVar("T")
 
 
 class LabelPyramid:
@@ -33,6 +35,7 @@ class LabelPyramid:
         self.style: Tensor | None = None
         self._given_edges = edges
         self._made: dict[tuple[str, Size | None, torch.dtype | None], Tensor] = {}
+        self._others: dict[Hashable, Any] = {}
 
     @property
     def size(self) -> Size:
@@ -52,7 +55,9 @@ class LabelPyramid:
 
     def positions(self, size: Size, dtype: torch.dtype = torch.float32) -> Tensor:
         """Offsets from the object's centre, (N, 2, h, w), (y, x), each in [-1, 1] (equations 12 to 14)."""
-        return self._once("positions", size, dtype, lambda: nearest(self._full_positions(), size).to(dtype))
+        return self._once(
+            "positions", size, dtype, lambda: nearest(self._full_positions(), size).to(dtype).contiguous()
+        )
 
     def one_hot(self, size: Size, dtype: torch.dtype = torch.float32) -> Tensor:
         """(N, num_rows, h, w). Only for what truly needs it: the first convolution of SPADE and of a discriminator."""
@@ -73,6 +78,12 @@ class LabelPyramid:
             return torch.cat([self.one_hot(size, dtype), self.edges(size, dtype)], dim=1)
 
         return self._once("semantics", size, dtype, make)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What else is made of these labels: made at the first call with a key, the same at all later ones."""
+        if key not in self._others:
+            self._others[key] = make()
+        return self._others[key]
 
     def _full_edges(self) -> Tensor:
         if self._given_edges is not None:

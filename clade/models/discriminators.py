@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from clade.errors import CladeError
 from clade.labels import LabelPyramid
@@ -48,20 +52,48 @@ class PatchDiscriminator(nn.Module):
         self.convs = nn.ModuleList([first, *inner])
         self.score = conv2d(widths[-1], 1, 4, padding=2)
 
+    @property
+    def first(self) -> nn.Conv2d:
+        """The convolution that sees labels and image."""
+        conv = self.convs[0]
+        assert isinstance(conv, nn.Conv2d)
+        return conv
+
     def forward(self, x: Tensor) -> list[Tensor]:
-        features = []
-        for k, conv in enumerate(self.convs):
-            x = conv(x)
-            x = F.leaky_relu(F.instance_norm(x) if k else x, 0.2)
+        return self.after_first(self.first(x))
+
+    def after_first(self, x: Tensor) -> list[Tensor]:
+        """What :meth:`forward` gives, from the result of the first convolution."""
+        x = F.leaky_relu(x, 0.2)
+        features = [x]
+        for conv in self.convs[1:]:
+            x = F.leaky_relu(F.instance_norm(conv(x)), 0.2)
             features.append(x)
         return [*features, self.score(x)]
 
 
-DISCRIMINATORS: Registry[type[nn.Module]] = Registry("discriminator")
+class Discriminator(nn.Module, ABC):
+    """What every discriminator does."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Features:
+        """Labels, edge where used, and image, concatenated -> per scale, features of every layer, scores last."""
+
+    def of_images(self, labels: LabelPyramid, images: Sequence[Tensor], instance_edges: bool) -> list[Features]:
+        """Features of several batches of images (N, 3, H, W) of the same label maps: :meth:`forward` of each.
+
+        What depends on the labels alone can be computed once here.
+        """
+        size = (images[0].shape[2], images[0].shape[3])
+        semantics = labels.semantics(size, instance_edges, images[0].dtype)
+        return [self(torch.cat([semantics, image], dim=1)) for image in images]
+
+
+DISCRIMINATORS: Registry[type[Discriminator]] = Registry("discriminator")
 
 
 @DISCRIMINATORS.register("multiscale")
-class MultiscaleDiscriminator(nn.Module):
+class MultiscaleDiscriminator(Discriminator):
     """Patch discriminators on the input and on its halves (pix2pixHD; SPADE's choice of norms).
 
     Args:
@@ -85,15 +117,81 @@ class MultiscaleDiscriminator(nn.Module):
         out = []
         for k, scale in enumerate(self.scales):
             if k:
-                x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+                x = _halved(x)
             out.append(scale(x))
         return out
 
+    def of_images(self, labels: LabelPyramid, images: Sequence[Tensor], instance_edges: bool) -> list[Features]:
+        """The first convolution is linear: its share of the labels is computed once for all images.
+
+            conv(W, [labels, image]) = conv(W_labels, labels) + conv(W_image, image)
+
+        At full size the labels are one-hot and their share is a sum of table rows, at a half one-hot averages.
+        """
+        size = (images[0].shape[2], images[0].shape[3])
+        ids = labels.ids(size)
+        images = [torch.cat([labels.edges(size, x.dtype), x], 1) for x in images] if instance_edges else images
+        averages, out = None, [[] for _ in images]
+        for k, scale in enumerate(self.scales):
+            assert isinstance(scale, PatchDiscriminator)
+            first, rows = scale.first, labels.num_rows
+            assert not isinstance(first.padding, str)
+            if k:
+                images = [_halved(image) for image in images]
+                averages = _halved_one_hot(ids, rows, images[0].dtype) if averages is None else _halved(averages)
+            of_labels, of_image = first.weight[:, :rows], first.weight[:, rows:]
+            if averages is None:
+                shared = one_hot_conv(ids, of_labels, first.bias, first.stride[0], first.padding[0])
+            else:
+                shared = F.conv2d(averages, of_labels, first.bias, first.stride, first.padding)
+            for features, image in zip(out, images, strict=True):
+                own = F.conv2d(image, of_image, None, first.stride, first.padding)
+                features.append(scale.after_first(own + shared.to(own.dtype)))
+        return out
+
+
+def one_hot_conv(ids: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """``F.conv2d`` of one-hot labels without the one-hot map: at every pixel, a sum of one table row per tap.
+
+        y[n, :, i, j] = bias + sum_ab weight[:, ids[n, s i + a - p, s j + b - p], a, b]
+
+    Args:
+        ids: (N, H, W) integers in [0, K).
+        weight: (C, K, size, size), a square.
+        bias: (C), or None.
+
+    Returns:
+        (N, C, h, w) in the weight's type, channels last in memory.
+    """
+    channels, count, taps = weight.shape[0], weight.shape[1], weight.shape[2] * weight.shape[3]
+    outside = F.pad(ids.to(torch.int32), [padding] * 4, value=count)  # a row of zeros
+    windows = outside.unfold(1, weight.shape[2], stride).unfold(2, weight.shape[3], stride)
+    tables = torch.arange(taps, dtype=torch.int32, device=ids.device) * (count + 1)
+    table = F.pad(weight.permute(2, 3, 1, 0), [0, 0, 0, 1]).reshape(taps * (count + 1), channels)
+    y = F.embedding_bag(windows.reshape(-1, taps) + tables, table, mode="sum")
+    y = y if bias is None else y + bias
+    return y.view(*windows.shape[:3], channels).movedim(-1, 1)
+
+
+def _halved(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+
+
+def _halved_one_hot(ids: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """``_halved`` of a one-hot map, which is not made: (N, H, W) -> (N, count, h, w)"""
+    windows = F.pad(ids.long(), [1] * 4, value=count).unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
+    seen = torch.zeros(*windows.shape[:3], count + 1, dtype=dtype, device=ids.device)
+    seen = seen.scatter_add_(3, windows, seen.new_ones(()).expand(windows.shape))[..., :count]
+    return (seen / (windows < count).sum(3, keepdim=True)).movedim(-1, 1)
+
 
 def discriminate(
-    discriminator: nn.Module, labels: LabelPyramid, fake: Tensor, real: Tensor, instance_edges: bool
+    discriminator: Discriminator, labels: LabelPyramid, fake: Tensor, real: Tensor, instance_edges: bool
 ) -> tuple[Features, Features]:
-    """Features of fake and of real images, seen in one batch, as published.
+    """Features of fake and of real images by the same weights: one step of the power iteration for both.
+
+    They are seen one after the other, not in one batch as published: no layer mixes pictures, and a gradient that is
+    wanted for the fake images alone then leaves the real half out.
 
     Args:
         labels: the maps that both belong to.
@@ -103,9 +201,6 @@ def discriminate(
     Returns:
         (features of fake, features of real)
     """
-    semantics = labels.semantics((fake.shape[2], fake.shape[3]), instance_edges, fake.dtype)
-    both = torch.cat([torch.cat([semantics, semantics]), torch.cat([fake, real.to(fake.dtype)])], dim=1)
-    features = discriminator(both)
-    return [[f[: len(fake)] for f in scale] for scale in features], [
-        [f[len(fake) :] for f in scale] for scale in features
-    ]
+    with parametrize.cached():
+        of_fake, of_real = discriminator.of_images(labels, [fake, real.to(fake.dtype)], instance_edges)
+    return of_fake, of_real

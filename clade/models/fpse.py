@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clade.models.discriminators import DISCRIMINATORS, Features
+from clade.labels import LabelPyramid
+from clade.models.discriminators import DISCRIMINATORS, Discriminator, Features
 from clade.nn import InstanceNorm, conv2d
 
 
 @DISCRIMINATORS.register("fpse")
-class FpseDiscriminator(nn.Module):
+class FpseDiscriminator(Discriminator):
     """Scores an image at three scales by its realism and by how its features match an embedding of the labels.
 
         s_k = tf(g_k) + sum_c (seg(g_k) * E_k)_c,   k = 2, 3, 4
@@ -43,7 +46,24 @@ class FpseDiscriminator(nn.Module):
 
         e_2 to e_5 are the encoder's features at 1/4 to 1/32 of the size, for feature matching.
         """
-        labels, features = x[:, :-3], x[:, -3:]
+        return self._features(x[:, -3:], self._embedded(x[:, :-3]))
+
+    def of_images(self, labels: LabelPyramid, images: Sequence[Tensor], instance_edges: bool) -> list[Features]:
+        size = (images[0].shape[2], images[0].shape[3])
+        embedded = self._embedded(labels.semantics(size, instance_edges, images[0].dtype))
+        return [self._features(image, embedded) for image in images]
+
+    def _embedded(self, labels: Tensor) -> list[Tensor]:
+        """E_2, E_3 and E_4."""
+        labels = _halved(labels)
+        embedded = []
+        for _ in self.finals:
+            # The average of an embedding is the embedding of the average, which has far fewer pixels.
+            labels = _halved(labels)
+            embedded.append(self.embedding(labels))
+        return embedded
+
+    def _features(self, features: Tensor, embedded: list[Tensor]) -> Features:
         encoded = []
         for encoder in self.encoders:
             features = encoder(features)
@@ -54,12 +74,9 @@ class FpseDiscriminator(nn.Module):
             f = lateral(e)
             pyramid.append(f + F.interpolate(pyramid[-1], f.shape[2:], mode="bilinear") if pyramid else f)
         scores = []
-        labels = _halved(labels)
-        for final, f in zip(self.finals, pyramid[:0:-1], strict=True):
-            # The average of an embedding is the embedding of the average, which has far fewer pixels.
-            labels = _halved(labels)
+        for final, f, e in zip(self.finals, pyramid[:0:-1], embedded, strict=True):
             g = final(f)
-            scores.append(self.realism(g) + (self.matching(g) * self.embedding(labels)).sum(1, keepdim=True))
+            scores.append(self.realism(g) + (self.matching(g) * e).sum(1, keepdim=True))
         return [[*encoded, scores[0]], [scores[1]], [scores[2]]]
 
 

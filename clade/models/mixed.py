@@ -8,10 +8,10 @@ from typing import Any
 
 from clade.errors import CladeError
 from clade.models.spade_shaped import Builder, SpadeShapedGenerator, block_count
-from clade.nn import CLADE, SPADE
+from clade.nn import CLADE, SPADE, Unnormalized
 from clade.registry import near_match
 
-LAYERS = ("clade", "spade")
+LAYERS = ("clade", "spade", "none")
 POSITIONS = ("modulation", "features", "input")
 
 
@@ -19,8 +19,9 @@ class MixedGenerator(SpadeShapedGenerator):
     """The SPADE-shaped generator with one kind of normalization layer, or several (sections 4.8 and 4.9).
 
     Args:
-        norm: kind of layer, ``clade`` or ``spade``; ``"spade:4,clade"`` for SPADE in the first four blocks and CLADE
-            above; or a list with one name per block (7, or 8 for upsampling='most'), from coarse to fine.
+        norm: kind of layer, ``clade``, ``spade`` or ``none`` (the bare backbone); ``"spade:4,clade"`` for SPADE in the
+            first four blocks and CLADE above; or a list with one name per block (7, or 8 for upsampling='most'), from
+            coarse to fine.
         positions: how the position in the object enters: None; ``modulation`` of CLADE's scale and shift (+dist_p,
             CLADE-ICPE); ``features``, a channel beside the features of each CLADE layer (+dist_f); ``input``, two
             channels beside the labels that the network starts from (+dist_i).
@@ -72,6 +73,7 @@ class MixedGenerator(SpadeShapedGenerator):
                 CLADE, positions=positions == "modulation", position_channel=positions == "features", **common
             ),
             "spade": partial(SPADE, hidden=hidden, **common),
+            "none": Unnormalized,
         }
         super().__init__(
             [builders[layer] for layer in layers],

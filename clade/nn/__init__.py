@@ -5,7 +5,7 @@ from clade.nn.blocks import ResidualBlock, conv2d, conv_transpose2d, linear, rep
 from clade.nn.clade import CLADE, OneChannel, look_up
 from clade.nn.conditional import ConditionalBlock, conditional_conv
 from clade.nn.group_spade import GroupCLADE, GroupSPADE
-from clade.nn.norm import NORMS, BatchNorm, InstanceNorm, NormLayer, parameter_free
+from clade.nn.norm import NORMS, BatchNorm, InstanceNorm, NormLayer, Unnormalized, parameter_free
 from clade.nn.replace import ReplacedLayer, Replacement, replace_spade
 from clade.nn.segmap import SegmapCLADE
 from clade.nn.spade import SPADE
@@ -29,6 +29,7 @@ __all__ = [
     "ResidualBlock",
     "SegmapCLADE",
     "SpectralNorm",
+    "Unnormalized",
     "conditional_conv",
     "conv2d",
     "conv_transpose2d",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clade.labels import LabelPyramid
-from clade.nn.norm import NormLayer
+from clade.nn.norm import NormLayer, activated
 from clade.nn.spectral import spectral_norm
 
 
@@ -98,9 +98,9 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H, W)"""
         shortcut = x if self.norm_shortcut is None else self.conv_shortcut(self.norm_shortcut(x, labels))
-        y = self.conv1(F.leaky_relu(self.norm1(x, labels), 0.2))
-        y = self.conv2(F.leaky_relu(self.norm2(y, labels), 0.2))
-        return shortcut + y
+        y = self.conv1(activated(self.norm1, x, labels))
+        y = self.conv2(activated(self.norm2, y, labels))
+        return y + shortcut  # in the memory layout of y, which is channels-last behind CLADE
 
 
 def upsample2(x: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clade.labels import LabelPyramid
+from clade.nn.modulation import can_modulate, modulate
 from clade.nn.norm import NORMS, NormLayer, parameter_free
 
 
@@ -65,10 +66,34 @@ class CLADE(NormLayer):
             if extra is not None:
                 nn.init.xavier_normal_(extra.weight, gain=0.02)
 
-    def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
-        y = self.normalize(x)
-        scale, shift = self.modulation(labels, (y.shape[2], y.shape[3]), y.dtype)
-        return self.extended(torch.addcmul(shift, y, scale), labels)
+    def forward(self, x: Tensor, labels: LabelPyramid, slope: float | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, out_channels, H, W), with LeakyReLU(slope) at the end where a slope is given."""
+        if not can_modulate(x, self.normalize):
+            y = self.normalize(x)
+            scale, shift = self.modulation(labels, (y.shape[2], y.shape[3]), y.dtype)
+            y = self.extended(torch.addcmul(shift, y, scale), labels)
+            return y if slope is None else F.leaky_relu(y, slope)
+        size = (x.shape[2], x.shape[3])
+        y = modulate(
+            x,
+            labels.ids(size),
+            self.gamma,
+            self.beta,
+            cast(nn.BatchNorm2d, self.normalize),
+            scales=self._scales(labels, size, torch.promote_types(x.dtype, torch.float32)),
+            slope=slope,
+        )
+        return self.extended(y, labels, slope)
+
+    def activates(self, x: Tensor) -> bool:
+        return can_modulate(x, self.normalize)
+
+    def _scales(self, labels: LabelPyramid, size: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
+        """1 + C_gamma(d) and 1 + C_beta(d) of every pixel, (2, N H W)"""
+        if not self.modulates_by_position:
+            return None
+        offsets = labels.positions(size, dtype)
+        return torch.stack([1 + part(offsets).flatten() for part in (self.position_gamma, self.position_beta)])
 
     def modulation(self, labels: LabelPyramid, size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """gamma and beta of every pixel at a size, each (N, C, *size)."""
@@ -80,15 +105,31 @@ class CLADE(NormLayer):
             beta = beta * (1 + self.position_beta(offsets))
         return gamma, beta
 
-    def extended(self, y: Tensor, labels: LabelPyramid) -> Tensor:
-        """(N, C, H, W) -> (N, out_channels, H, W): with the channels of edge and position, where there are any."""
+    def extended(self, y: Tensor, labels: LabelPyramid, slope: float | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, out_channels, H, W): with the channels of edge and position, where there are any.
+
+        ``slope``: of the LeakyReLU that y has had already, for these channels, too.
+        """
         size = (y.shape[2], y.shape[3])
         extra = []
         if self.edge is not None:
             extra.append(self.edge(labels.edges(size, y.dtype)))
         if self.position is not None:
             extra.append(self.position(labels.positions(size, y.dtype)))
-        return torch.cat([y, *extra], dim=1) if extra else y
+        if slope is not None:
+            extra = [F.leaky_relu(channel, slope) for channel in extra]
+        return beside(y, *extra) if extra else y
+
+
+def beside(*parts: Tensor) -> Tensor:
+    """Concatenate channels: (N, C_i, H, W) -> (N, sum of C_i, H, W), channels last where the first part is.
+
+    Plain concatenation falls back to channels first when it meets a single channel, whose layout is ambiguous, and
+    takes several times longer.
+    """
+    if not parts[0].is_contiguous(memory_format=torch.channels_last):
+        return torch.cat(parts, dim=1)
+    return torch.cat([part.permute(0, 2, 3, 1) for part in parts], dim=3).permute(0, 3, 1, 2)
 
 
 class OneChannel(nn.Module):

@@ -99,11 +99,13 @@ class GroupCLADE(CLADE):
             self.group_edge = OneChannel(1)
             nn.init.xavier_normal_(self.group_edge.weight, gain=0.02)
 
-    def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
-        y = super().forward(x, labels)
+    def forward(self, x: Tensor, labels: LabelPyramid, slope: float | None = None) -> Tensor:
+        y = super().forward(x, labels, slope)
         if self.group_edge is None:
             return y
         edge = self.group_edge(labels.edges((x.shape[2], x.shape[3]), y.dtype))
+        if slope is not None:
+            edge = F.leaky_relu(edge, slope)
         grouped = y.unflatten(1, (self.groups, -1))
         edges = edge[:, None].expand(-1, self.groups, -1, -1, -1)
         return torch.cat([grouped, edges], dim=2).flatten(1, 2)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clade.errors import CladeError
 from clade.labels import LabelPyramid
@@ -28,6 +29,17 @@ class NormLayer(nn.Module, ABC):
     def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
         """(N, C, H, W), labels of the same pictures at any size -> (N, out_channels, H, W)"""
 
+    def activates(self, x: Tensor) -> bool:
+        """Whether ``forward`` also takes a ``slope`` for these features, and applies LeakyReLU in the same pass."""
+        return False
+
+
+def activated(layer: nn.Module, x: Tensor, labels: LabelPyramid, slope: float = 0.2) -> Tensor:
+    """LeakyReLU of what a layer gives: (N, C, H, W) -> (N, out_channels, H, W)"""
+    if isinstance(layer, NormLayer) and layer.activates(x):
+        return layer(x, labels, slope)
+    return F.leaky_relu(layer(x, labels), slope)
+
 
 NORMS: Registry[type[NormLayer]] = Registry("normalization layer")
 
@@ -39,6 +51,17 @@ def parameter_free(kind: str, channels: int) -> nn.Module:
     if kind == "instance":
         return InstanceNorm(channels)
     raise CladeError(f"There is no normalization '{kind}' to put inside a layer. Known: batch, instance.")
+
+
+class Unnormalized(NormLayer):
+    """No layer at all: y = x. The backbone that a layer's cost is measured against."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+
+    def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:
+        return x
 
 
 class BatchNorm(nn.BatchNorm2d):

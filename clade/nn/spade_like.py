@@ -151,7 +151,7 @@ class SpadeLike:
         for one in example.split(1):
             segmap = nearest(one.to(self.device, self.dtype), size)
             ids = reader.read(segmap, 0).ids(size)
-            inside = self._interior(ids).flatten()
+            inside = interior(ids, self.radius).flatten()
             of = ids.flatten()[inside]
             counts.index_add_(0, of, torch.ones_like(of, dtype=counts.dtype))
             for total, part in zip(sums, self.modulation(segmap), strict=True):
@@ -162,17 +162,6 @@ class SpadeLike:
             torch.where(seen, mean.to(table.dtype), table) for mean, table in zip(means, (gamma, beta), strict=True)
         )
         return gamma, beta
-
-    def _interior(self, ids: Tensor) -> Tensor:
-        """Pixels around which, as far as the convolutions reach, the map is of one class and goes on."""
-        reach, dims = 2 * self.radius + 1, self.dims
-        pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dims - 1]
-        same = torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
-        if min(ids.shape[1:]) >= reach:
-            values = ids[:, None].float()
-            centre = (slice(None), *[slice(self.radius, n - self.radius) for n in ids.shape[1:]])
-            same[centre] = (pool(values, reach, 1) == -pool(-values, reach, 1))[:, 0]
-        return same
 
     def _check(self, rows: Tensor, channels: int) -> None:
         """That the layer computes x^ * (1 + gamma(m)) + beta(m), and so can be replaced by CLADE."""
@@ -219,6 +208,18 @@ class SpadeLike:
             if part not in present:  # the normalization keeps its own mode
                 part.training = self.layer.training
         return new
+
+
+def interior(ids: Tensor, radius: int) -> Tensor:
+    """Pixels around which, ``radius`` far to each side, the map is of one class and goes on: (N, *size) -> bool."""
+    reach, dims = 2 * radius + 1, ids.ndim - 1
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dims - 1]
+    same = torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
+    if min(ids.shape[1:]) >= reach:
+        values = ids[:, None].float()
+        centre = (slice(None), *[slice(radius, n - radius) for n in ids.shape[1:]])
+        same[centre] = (pool(values, reach, 1) == -pool(-values, reach, 1))[:, 0]
+    return same
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from torch.nn.utils import parametrize
 class SpectralNorm(nn.Module):
     """W / sigma(W), where sigma = u^T W v is the largest singular value by power iteration.
 
-    One iteration per use in training mode, none in eval mode. Unlike torch's own, it stays in float32 under autocast
+    One iteration per use in training mode, none in eval mode. Unlike torch's own, it computes in float32 under autocast
     (a sigma of 8 bits makes the weights jump), and its gradient
 
-        dL/dW = (G - <G, W / sigma> u v^T) / sigma
+        dL/dW = (G - <G, W> / sigma u v^T) / sigma
 
-    is one function instead of six.
+    is one function instead of six. Under autocast the result has autocast's type: the convolution, which would cast it,
+    gets it without a copy in float32.
 
     Args:
         weight: the convolution's weight; rows are its output channels.
@@ -39,9 +40,12 @@ class SpectralNorm(nn.Module):
             self._iterate(rows)
 
     @torch.no_grad()
-    def _iterate(self, rows: Tensor) -> None:
+    def _iterate(self, rows: Tensor) -> Tensor:
+        """One step of the power iteration; W v."""
         self._v.copy_(F.normalize(torch.mv(rows.t(), self._u), dim=0))
-        self._u.copy_(F.normalize(torch.mv(rows, self._v), dim=0))
+        along = torch.mv(rows, self._v)
+        self._u.copy_(F.normalize(along, dim=0))
+        return along
 
     def _outputs_first(self, weight: Tensor) -> Tensor:
         return weight.transpose(0, 1) if self.transposed else weight
@@ -51,30 +55,36 @@ class SpectralNorm(nn.Module):
 
     def _normalized(self, weight: Tensor) -> Tensor:
         # Autocast knows no meta device, on which full-size networks are built to be counted and compared.
-        with torch.autocast("cpu" if weight.is_meta else weight.device.type, enabled=False):
+        device = "cpu" if weight.is_meta else weight.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        if weight.dtype == torch.float64:  # autocast leaves it alone, too
+            dtype = weight.dtype
+        with torch.autocast(device, enabled=False):
             if self.training:
-                self._iterate(weight.detach().flatten(1))
+                along = self._iterate(weight.detach().flatten(1))
                 # A later forward moves the vectors in place before this one's backward may have run.
-                return _Divide.apply(weight, self._u.clone(), self._v.clone())
-            return _Divide.apply(weight, self._u, self._v)
+                u, v = self._u.clone(), self._v.clone()
+            else:
+                along = torch.mv(weight.detach().flatten(1), self._v)
+                u, v = self._u, self._v
+            return _Divide.apply(weight, u, v, torch.dot(u, along), dtype)
 
 
 class _Divide(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        sigma = torch.dot(u, torch.mv(weight.flatten(1), v))
-        normalized = weight / sigma
-        ctx.save_for_backward(normalized, sigma, u, v)
-        return normalized
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(weight, u, v, sigma)  # not the result, which would be one more copy of the weights
+        return (weight / sigma).to(dtype)
 
     @staticmethod
     @once_differentiable  # its own derivative would leave out that sigma depends on the weight
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        normalized, sigma, u, v = ctx.saved_tensors
-        grad = grads[0]
-        along = torch.dot(grad.flatten(), normalized.flatten())
-        rows = torch.addr(grad.flatten(1), u, v * along, alpha=-1)
-        return rows.div_(sigma).view_as(grad), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        weight, u, v, sigma = ctx.saved_tensors
+        # A copy in every case: the gradient may be someone else's, and it is changed below.
+        grad = torch.empty_like(weight, memory_format=torch.contiguous_format).copy_(grads[0])
+        along = torch.dot(grad.flatten(), weight.flatten())
+        grad.flatten(1).addr_(u, v * (along / sigma), alpha=-1).div_(sigma)
+        return grad, None, None, None, None
 
 
 Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)

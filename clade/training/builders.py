@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from clade.checkpoints import read_checkpoint
 from clade.config import DataConfig, DiscriminatorConfig, GeneratorConfig, LossConfig, OptimizerConfig
 from clade.data import Augment, Cached, Dataset, create_dataset
 from clade.errors import RecipeError
 from clade.labels import LabelSpace
 from clade.losses import ADVERSARIAL, VGGPerceptual
 from clade.models import DISCRIMINATORS, Generator, create_generator, generator_options
+from clade.models.discriminators import Discriminator
+from clade.training.adam import MomentumFreeAdam
 from clade.training.step import Objective
 
 
@@ -63,7 +66,37 @@ def build_generator(config: GeneratorConfig, space: LabelSpace, size: tuple[int,
     return create_generator(config.name, num_classes=space.num_classes, **{**chosen, **config.options})
 
 
-def build_discriminator(config: DiscriminatorConfig, space: LabelSpace, instance_edges: bool) -> nn.Module:
+def initialize(generator: Generator, path: str, space: LabelSpace) -> None:
+    """Give the generator the weights of a checkpoint, without its recipe and its step.
+
+    Raises:
+        CheckpointError: missing or damaged.
+        RecipeError: weights of other shapes, or of other classes.
+    """
+    checkpoint = read_checkpoint(path)
+    theirs = checkpoint.label_space
+    if theirs is not None and (theirs.names, theirs.unknown_class) != (space.names, space.unknown_class):
+        raise RecipeError(
+            f"training.init_from: {path} was trained with other classes ({theirs.num_rows} ids, {theirs.names[0]} "
+            f"first) than the data have ({space.num_rows} ids, {space.names[0]} first). Choose a generator for them."
+        )
+    before, now = (
+        {key: tuple(value.shape) for key, value in network.state_dict().items()}
+        for network in (checkpoint.generator, generator)
+    )
+    different = [key for key in {**now, **before} if before.get(key) != now.get(key)]
+    if different:
+        key = different[0]
+        raise RecipeError(
+            f"training.init_from: the weights in {path} ('{checkpoint.generator.name}') do not fit the recipe's "
+            f"generator ('{generator.name}'): {len(different)} are missing, further or of another shape, first {key} "
+            f"({before.get(key, 'not there')}, needed is {now.get(key, 'none')}). Make the recipe's generator section "
+            "that of the checkpoint; `clade info` shows it."
+        )
+    generator.load_state_dict(checkpoint.generator.state_dict())
+
+
+def build_discriminator(config: DiscriminatorConfig, space: LabelSpace, instance_edges: bool) -> Discriminator:
     """The recipe's discriminator; keys that this kind does not have must be left at their defaults."""
     build = DISCRIMINATORS[config.name]
     known = set(inspect.signature(build).parameters)
@@ -104,6 +137,8 @@ def build_objective(config: LossConfig) -> Objective:
 
 
 def build_optimizer(config: OptimizerConfig, module: nn.Module, lr: float) -> torch.optim.Optimizer:
+    if config.beta1 == 0:
+        return MomentumFreeAdam(module.parameters(), lr, config.beta2)
     return torch.optim.Adam(module.parameters(), lr=lr, betas=(config.beta1, config.beta2), fused=True)
 
 

@@ -27,6 +27,7 @@ from clade.training.builders import (
     build_generator,
     build_objective,
     build_optimizer,
+    initialize,
     lr_factor,
 )
 from clade.training.calibration import calibrated
@@ -37,7 +38,13 @@ from clade.training.launch import make_fabric
 from clade.training.report import Report
 from clade.training.signals import stop_on_signal
 from clade.training.state import load_state, read_facts, save_state
-from clade.training.step import TrainableGenerator, discriminator_step, generator_step, latent_noise, noise_seed
+from clade.training.step import (
+    TrainableDiscriminator,
+    TrainableGenerator,
+    latent_noise,
+    noise_seed,
+    training_step,
+)
 from clade.training.validation import absolute_error, draw_mean, sample_sheet, spread
 
 
@@ -115,6 +122,10 @@ class _Run:
         self.recipe, self.folder, self.fabric, self.quiet = recipe, folder, fabric, quiet
         config = recipe.training
         self.started = time.monotonic()
+        if fabric.device.type == "cpu":
+            from clade.engine.pages import keep_pages  # not for every command that only looks at a recipe
+
+            keep_pages()
         self.dataset = build_dataset(recipe.data, recipe.data.train_split)
         self.validation = build_dataset(recipe.data, recipe.data.val_split)
         self.space = self.dataset.label_space
@@ -122,6 +133,8 @@ class _Run:
         self.edges = recipe.generator.instance_edges
         torch.manual_seed(config.seed)
         self.generator = build_generator(recipe.generator, self.space, recipe.data.size)
+        if config.init_from is not None and (fresh or not (folder / STATE).exists()):
+            initialize(self.generator, config.init_from, self.space)
         self.discriminator = build_discriminator(recipe.discriminator, self.space, self.edges)
         # Before the optimizers: their moments live where the weights do.
         self.generator.to(fabric.device)
@@ -144,7 +157,8 @@ class _Run:
         if not fresh and (folder / STATE).exists():
             self._resume(folder / STATE)
         self.wrapped_g = fabric.setup(TrainableGenerator(self.generator), self.optimizer_g)[0]
-        self.wrapped_d = fabric.setup(self.discriminator, self.optimizer_d)[0]
+        judge = TrainableDiscriminator(self.discriminator, self.objective, self.edges)
+        self.wrapped_d = fabric.setup(judge, self.optimizer_d)[0]
 
     def go(self) -> Result:
         if self.step and self.fabric.is_global_zero and not self.quiet:
@@ -234,49 +248,32 @@ class _Run:
         return self._made[1]
 
     def _train_step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        """One step of the generator, then one of the discriminator on the same fake images."""
-        fabric, config = self.fabric, self.recipe.training
+        """One step of the generator and one of the discriminator, on the same fake images."""
+        fabric, parts = self.fabric, self.recipe.training.accumulate
         self._set_rates()
         self.wrapped_g.train()
         self.wrapped_d.train()
         totals: dict[str, Tensor] = {}
-        done: list[tuple[Batch, LabelPyramid, Tensor]] = []
-        self.discriminator.requires_grad_(False)  # it passes gradients on, and needs none itself
-        for part in range(config.accumulate):
-            batch = next(batches)
-            labels = LabelPyramid(batch.label_map, self.space.num_rows)
-            with fabric.no_backward_sync(self.wrapped_g, enabled=part + 1 < config.accumulate):
-                with fabric.autocast():
-                    fake, losses = generator_step(
-                        self.wrapped_g,
-                        self.discriminator,
-                        batch,
-                        labels,
-                        self.objective,
-                        instance_edges=self.edges,
-                        noise=self._noise((self.step - 1) * config.accumulate + part, batch),
-                    )
-                self._backward(losses, totals)
-            done.append((batch, labels, fake.detach()))
-        self.optimizer_g.step()
-        self.optimizer_g.zero_grad()
-        self.discriminator.requires_grad_(True)
-        for part, (batch, labels, fake) in enumerate(done):
-            with fabric.no_backward_sync(self.wrapped_d, enabled=part + 1 < config.accumulate):
-                with fabric.autocast():
-                    losses = discriminator_step(
-                        self.wrapped_d, batch, labels, fake, self.objective, instance_edges=self.edges
-                    )
-                self._backward(losses, totals)
-        self.optimizer_d.step()
-        self.optimizer_d.zero_grad()
+        for part in range(parts):
+            batch, more = next(batches), part + 1 < parts
+            with fabric.no_backward_sync(self.wrapped_g, more), fabric.no_backward_sync(self.wrapped_d, more):
+                losses = training_step(
+                    self.wrapped_g,
+                    self.wrapped_d,
+                    batch,
+                    LabelPyramid(batch.label_map, self.space.num_rows),
+                    self.objective,
+                    noise=self._noise((self.step - 1) * parts + part, batch),
+                    parts=parts,
+                    backward=fabric.backward,
+                    autocast=fabric.autocast,
+                )
+            for name, loss in losses.items():
+                totals[name] = totals.get(name, 0) + loss / parts
+        for optimizer in (self.optimizer_g, self.optimizer_d):
+            optimizer.step()
+            optimizer.zero_grad()
         return totals
-
-    def _backward(self, losses: dict[str, Tensor], totals: dict[str, Tensor]) -> None:
-        parts = self.recipe.training.accumulate
-        self.fabric.backward(torch.stack([loss.float() for loss in losses.values()]).sum() / parts)
-        for name, loss in losses.items():
-            totals[name] = totals.get(name, 0) + loss.detach().float() / parts
 
     def _noise(self, number: int, batch: Batch) -> Tensor | None:
         """Latent noise of a micro-batch of the training; also seeds what the generator draws by itself."""

@@ -1,7 +1,9 @@
-"""One generator step and one discriminator step: losses from a batch, no optimizer, no I/O."""
+"""Gradients of both networks and their losses from one batch: no optimizer, no I/O."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +14,7 @@ from clade.data import Batch
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import AdversarialLoss, VGGPerceptual, feature_matching, kl_divergence
 from clade.models import Generator, discriminate
+from clade.models.discriminators import Discriminator
 
 
 @dataclass(frozen=True)
@@ -52,64 +55,108 @@ class TrainableGenerator(nn.Module):
         return self.generator(label_map, z=z), mu, logvar
 
 
-def generator_step(
+class TrainableDiscriminator(nn.Module):
+    """The discriminator as training calls it: one look at fake and real images gives the losses of both sides.
+
+    Args:
+        labels: the pyramid of N label maps.
+        fake: generated images (N, 3, H, W) in [-1, 1]; gradients reach them through the generator's losses.
+        real: the maps' photos, of the same shape.
+
+    Returns:
+        (the generator's weighted losses by name, the discriminator's)
+    """
+
+    def __init__(self, discriminator: Discriminator, objective: Objective, instance_edges: bool) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+        self.objective = objective
+        self.instance_edges = instance_edges
+
+    def forward(self, labels: LabelPyramid, fake: Tensor, real: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        of_fake, of_real = discriminate(self.discriminator, labels, fake, real, self.instance_edges)
+        on_fake, on_real = [scale[-1] for scale in of_fake], [scale[-1] for scale in of_real]
+        adversarial, weight = self.objective.adversarial, self.objective.feature_matching
+        generators = {"gan": adversarial.generator(on_fake)}
+        if weight:
+            generators["feature_matching"] = weight * feature_matching(of_fake, of_real)
+        d_real, d_fake = adversarial.discriminator(on_real, on_fake)
+        return generators, {"d_real": d_real, "d_fake": d_fake}
+
+
+def training_step(
     generator: nn.Module,
     discriminator: nn.Module,
     batch: Batch,
     labels: LabelPyramid,
     objective: Objective,
     *,
-    instance_edges: bool,
     noise: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Losses of the generator.
+    parts: int = 1,
+    backward: Callable[..., None] = Tensor.backward,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> dict[str, Tensor]:
+    """Add the gradients of one batch to both networks' weights.
+
+    The images x are made once and judged once. The generator's losses give dL/dx, the discriminator's losses give its
+    own gradients from the same features, whose graph is then free, and dL/dx goes back through the generator: its graph
+    and the discriminator's are never walked with each other in memory longer than needed.
 
     Args:
-        generator: a TrainableGenerator, possibly wrapped for several devices.
-        discriminator: not wrapped; it only passes gradients on.
+        generator, discriminator: a TrainableGenerator and a TrainableDiscriminator, possibly wrapped for several
+            devices.
         batch: photos and label maps.
         labels: the pyramid of the batch's label maps, for the discriminator.
-        instance_edges: whether the discriminator sees the edge channel.
+        objective: what the generator is trained on besides the discriminator's judgement.
         noise: standard normal (N, *latent_shape) for a latent generator.
+        parts: gradients are divided by this, the number of batches whose gradients are added.
+        backward: called like ``Tensor.backward``.
+        autocast: context of everything but the backward passes.
 
     Returns:
-        (fake images (N, 3, H, W), weighted losses by name; their sum is what is minimised)
+        weighted losses by name
     """
     assert batch.image is not None
-    fake, mu, logvar = generator(batch.label_map, batch.image, noise)
-    fake_features, real_features = discriminate(discriminator, labels, fake, batch.image, instance_edges)
-    losses = {"gan": objective.adversarial.generator([scale[-1] for scale in fake_features])}
-    if objective.feature_matching:
-        losses["feature_matching"] = objective.feature_matching * feature_matching(fake_features, real_features)
+    with autocast():
+        fake, mu, logvar = generator(batch.label_map, batch.image, noise)
+        image = fake.detach().requires_grad_()
+        generators, discriminators = discriminator(labels, image, batch.image)
+    backward(_sum(generators) / parts, inputs=[image], retain_graph=True)
+    backward(_sum(discriminators) / parts, inputs=[p for p in discriminator.parameters() if p.requires_grad])
+    # What is left of the discriminator's graph goes, too.
+    generators, discriminators = _detached(generators), _detached(discriminators)
+    with autocast():
+        direct = _direct_losses(image, batch.image, objective)
+    if direct:
+        backward(_sum(direct) / parts)
+        direct = _detached(direct)
+    assert image.grad is not None
+    # A scalar with the gradient dL/dx, so that one backward pass serves all losses, as DDP needs.
+    total = (fake * image.grad).sum()
+    if mu is not None and logvar is not None and objective.kl:
+        direct["kl"] = objective.kl * kl_divergence(mu, logvar)
+        total = total + direct["kl"] / parts
+    backward(total)
+    return _detached({**generators, **direct, **discriminators})
+
+
+def _direct_losses(fake: Tensor, real: Tensor, objective: Objective) -> dict[str, Tensor]:
+    """Distances of images that no discriminator is needed for."""
+    losses = {}
     if objective.perceptual:
         assert objective.vgg is not None
-        losses["perceptual"] = objective.perceptual * objective.vgg(fake, batch.image)
+        losses["perceptual"] = objective.perceptual * objective.vgg(fake, real)
     if objective.l1:
-        losses["l1"] = objective.l1 * F.l1_loss(fake, batch.image)
-    if mu is not None and logvar is not None and objective.kl:
-        losses["kl"] = objective.kl * kl_divergence(mu, logvar)
-    return fake, losses
+        losses["l1"] = objective.l1 * F.l1_loss(fake, real)
+    return losses
 
 
-def discriminator_step(
-    discriminator: nn.Module,
-    batch: Batch,
-    labels: LabelPyramid,
-    fake: Tensor,
-    objective: Objective,
-    *,
-    instance_edges: bool,
-) -> dict[str, Tensor]:
-    """Losses of the discriminator on the fake images that the generator's own step made.
+def _detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: loss.detach().float() for name, loss in losses.items()}
 
-    Those images are reused, so that the generator's BatchNorm statistics move once per iteration.
-    """
-    assert batch.image is not None
-    fake_features, real_features = discriminate(discriminator, labels, fake.detach(), batch.image, instance_edges)
-    real, fake_loss = objective.adversarial.discriminator(
-        [scale[-1] for scale in real_features], [scale[-1] for scale in fake_features]
-    )
-    return {"d_real": real, "d_fake": fake_loss}
+
+def _sum(losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([loss.float() for loss in losses.values()]).sum()
 
 
 def noise_seed(seed: int, batch_number: int) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -494,6 +495,45 @@ def test_an_output_folder_that_cannot_be_is_refused(call, trained, dataset, tmp_
     assert "unexpected" not in err
 
 
+@pytest.mark.parametrize("words", [["--workers", "0"], ["--workers", "1"], ["--batch", "2"]])
+def test_generate_draws_the_same_however_it_shares_the_work(call, edged, tmp_path, words):
+    dataset = write_dataset(tmp_path / "data", names=["a", "b", "c"])
+    assert call("generate", edged, dataset, "--out", tmp_path / "usual")[0] == 0
+    assert call("generate", edged, dataset, "--out", tmp_path / "out", *words)[0] == 0
+    for name in pictures(tmp_path / "usual"):
+        usual, other = (np.asarray(Image.open(tmp_path / part / name)).astype(int) for part in ("usual", "out"))
+        assert np.abs(usual - other).max() <= (1 if "--batch" in words else 0)
+
+
+def test_generate_refuses_a_batch_of_none(call, trained, dataset, tmp_path):
+    code, _, err = call("generate", trained / "last.safetensors", dataset, "--out", tmp_path / "out", "--batch", "0")
+    assert code == 1
+    assert "batch is 0" in one_line_error(err)
+
+
+def test_on_a_terminal_generate_tells_its_pace(call, trained, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, _, err = call("generate", trained / "last.safetensors", dataset, "--out", tmp_path / "out")
+    assert code == 0
+    assert re.search(r"2 pictures in [0-9.]+ s \([0-9.]+ pictures/s\), network busy [0-9]+ % of the time\n$", err)
+
+
+def test_generate_notes_classes_that_the_checkpoint_calls_otherwise(call, trained, dataset, tmp_path):
+    names = ["sky", "tree", "mountain", *scenes.NAMES[3:]]
+    (dataset / "classes.json").write_text(json.dumps({"names": names, "unknown": scenes.UNKNOWN}))
+    code, out, err = call("generate", trained / "last.safetensors", dataset, "--out", tmp_path / "out")
+    assert code == 0
+    assert out.startswith("2 images")
+    assert err.startswith(f"Note: {dataset / 'classes.json'} calls class 1 'tree'")
+    assert len(err.splitlines()) == 1
+
+
+def test_an_end_of_the_way_that_is_no_seed_is_refused(call, styled, dataset, tmp_path):
+    code, _, err = call("generate", styled, dataset, "--out", tmp_path / "out", "--samples", "2", "--to", 2**63)
+    assert code == 2
+    assert f"{2**63} is no seed" in one_line_error(err)
+
+
 def test_an_unknown_device_is_refused(call, trained, dataset, tmp_path):
     words = ["generate", trained / "last.safetensors", dataset, "--out", tmp_path / "out"]
     code, _, err = call(*words, "--device", "gpu")
@@ -574,15 +614,15 @@ def test_a_training_that_goes_wrong_later_keeps_the_state_of_before(call, tmp_pa
 
     folder = tmp_path / "run"
     words = ["train", "scenes-tiny", "--out", folder, *TINY, "--training.save_every=2", "--training.steps=6", "--quiet"]
-    original, calls = fit.generator_step, []
+    original, calls = fit.training_step, []
 
     def spoiled(*args, **kwargs):
-        fake, losses = original(*args, **kwargs)
+        losses = original(*args, **kwargs)
         calls.append(0)
-        return fake, {name: loss * float("nan") if len(calls) == 4 else loss for name, loss in losses.items()}
+        return {name: loss * float("nan") if len(calls) == 4 else loss for name, loss in losses.items()}
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "generator_step", spoiled)
+        patch.setattr(fit, "training_step", spoiled)
         code, _, err = call(*words)
     assert code == 1
     assert one_line_error(err).startswith("clade: error: Step 4: the losses are no longer numbers")

@@ -57,23 +57,48 @@ def test_both_images_get_finite_gradients_and_so_does_every_parameter(name):
 
 @every
 @pytest.mark.parametrize("edges", [False, True])
-def test_fake_and_real_are_seen_in_one_batch_with_their_labels(name, edges):
-    seen = []
-    discriminator = make(name, edges).eval()
-    discriminator.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    pyramid, fake, real = labels(2), photos(2), photos(2, seed=2)
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)])
+def test_fake_and_real_are_each_seen_with_their_labels(name, edges, size):
+    discriminator = make(name, edges).double().eval()
+    pyramid, fake, real = labels(2, size), photos(2, size).double(), photos(2, size, seed=2).double()
     of_fake, of_real = discriminate(discriminator, pyramid, fake, real, instance_edges=edges)
-    one_hot = F.one_hot(pyramid.label_map.ids, ROWS).movedim(-1, 1).float()
-    border = instance_edges(pyramid.label_map.instances)[:, None].float()
+    one_hot = F.one_hot(pyramid.label_map.ids, ROWS).movedim(-1, 1)
+    border = instance_edges(pyramid.label_map.instances)[:, None]
     semantics = torch.cat([one_hot, border], 1) if edges else one_hot
-    expected = torch.cat([torch.cat([semantics, fake], 1), torch.cat([semantics, real], 1)])
-    assert len(seen) == 1
-    assert torch.equal(seen[0], expected)
     for features, image in ((of_fake, fake), (of_real, real)):
         alone = discriminator(torch.cat([semantics, image], 1))
         for scale, scale_alone in zip(features, alone, strict=True):
             for f, f_alone in zip(scale, scale_alone, strict=True):
-                torch.testing.assert_close(f, f_alone, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(f, f_alone, atol=1e-10, rtol=1e-8)
+
+
+@every
+def test_weights_get_the_gradient_of_labels_and_image_concatenated(name):
+    discriminator = make(name, edges=True).double().eval()
+    pyramid, fake, real = labels(2), photos(2).double(), photos(2, seed=2).double()
+    one_hot = F.one_hot(pyramid.label_map.ids, ROWS).movedim(-1, 1).double()
+    semantics = torch.cat([one_hot, instance_edges(pyramid.label_map.instances)[:, None]], 1)
+
+    def gradients(of_fake, of_real):
+        score = sum(f.square().mean() for scale in of_fake for f in scale)
+        score = score - sum(f.sin().mean() for scale in of_real for f in scale)
+        return torch.autograd.grad(score, list(discriminator.parameters()))
+
+    ours = gradients(*discriminate(discriminator, pyramid, fake, real, instance_edges=True))
+    expected = gradients(*(discriminator(torch.cat([semantics, image], 1)) for image in (fake, real)))
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8)
+
+
+@every
+def test_the_power_iteration_moves_once_for_fake_and_real(name):
+    discriminator, other = make(name).train(), make(name).train()
+    discriminate(discriminator, labels(), photos(), photos(seed=2), instance_edges=False)
+    other(torch.cat([labels().one_hot((32, 48)), photos()], 1))
+    vectors = {key: value for key, value in discriminator.state_dict().items() if key.endswith(("._u", "._v"))}
+    assert vectors
+    for key, value in vectors.items():
+        assert torch.equal(value, other.state_dict()[key]), key
 
 
 @every

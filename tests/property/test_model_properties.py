@@ -211,14 +211,15 @@ def test_the_numbers_of_instances_do_not_matter(seed, name):
 
 
 @pytest.mark.parametrize("name", SHAPED)
-def test_folding_spectral_norm_changes_nothing(name):
+def test_a_synthesizer_draws_what_the_generator_draws(name):
     generator = make(name)
     ids = drawn(1, 40, 64)
     with torch.no_grad():
         z = latents(generator, ids)
         expected = generator(ids, z=z)
         assert expected.isfinite().all()
-        assert torch.equal(clade.Synthesizer(generator, device="cpu")(LabelMap(ids), z=z), expected)
+        image = clade.Synthesizer(generator, device="cpu", precision="fp32")(LabelMap(ids), z=z)
+        torch.testing.assert_close(image, expected, atol=5e-5, rtol=0)  # cc-fpse itself is 2e-5 from float64
         assert torch.equal(generator(ids, z=z), expected)  # the one that was given is left as it is
 
 

@@ -12,11 +12,12 @@ from clade.complexity import CONVENTIONS, PARTS, count, counting, inference_memo
 from clade.complexity.figure import draw_figure_5
 from clade.complexity.measuring import peak_allocated, scene_labels, tensor_bytes
 from clade.complexity.overhead import layer_pairs, section_3_3
-from clade.complexity.paper import TABLE_1, TABLE_3, TABLE_4, NoNormalization, backbone, table_2, table_3, tables
+from clade.complexity.paper import TABLE_1, TABLE_3, TABLE_4, backbone, table_2, table_3, tables
 from clade.complexity.rules import paper_macs
 from clade.complexity.settings import SETTINGS, build, find_setting
 from clade.labels import LabelPyramid
 from clade.models import Generator, RegionEncoder
+from clade.nn import Unnormalized, fold_spectral_norm
 
 TINY = {"num_classes": 3, "width": 2}
 
@@ -125,9 +126,9 @@ def test_single_layers_follow_equations_5_and_10():
 def test_section_3_3_refuses_other_layers():
     generator = backbone("ade20k")
     for block in generator.modules():
-        if isinstance(block, NoNormalization):
+        if isinstance(block, Unnormalized):
             block.normalize = nn.BatchNorm2d(block.out_channels)
-    with pytest.raises(CladeError, match="not of NoNormalization"):
+    with pytest.raises(CladeError, match="not of Unnormalized"):
         layer_pairs(generator, (64, 64))
 
 
@@ -140,7 +141,7 @@ def test_the_backbone_is_the_part_that_is_no_layer():
 
 def test_what_stands_for_no_normalization_lets_features_through():
     x = torch.randn(1, 3, 2, 2)
-    layer = NoNormalization(3)
+    layer = Unnormalized(3)
     assert layer.out_channels == 3
     assert torch.equal(layer(x, LabelPyramid(scene_labels(4, (64, 64)), 4)), x)
 
@@ -438,17 +439,23 @@ def test_the_time_of_sean_is_with_its_style_encoder(name, monkeypatch):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda generator: Synthesizer(generator, device="cpu").generator,
-        lambda generator: Synthesizer(generator, device="cpu").generator.requires_grad_(True),
+        lambda generator: fold_spectral_norm(generator),
         lambda generator: generator.requires_grad_(False),
     ],
-    ids=["synthesizer", "folded", "frozen"],
+    ids=["folded", "frozen"],
 )
 def test_a_generator_for_drawing_only_is_not_measured_in_training(make):
     generator = make(create_generator("clade", **TINY))
     assert profile(generator, (64, 64)).macs > 0
     with pytest.raises(CladeError, match=r"cannot be trained.*clade\.read_checkpoint"):
         profile(generator, (64, 64), measure=True, rounds=1)
+
+
+@pytest.mark.parametrize("measure", [False, True])
+def test_a_synthesizers_generator_is_not_profiled(measure):
+    generator = Synthesizer(create_generator("clade", **TINY), device="cpu").generator
+    with pytest.raises(CladeError, match=r"made for drawing only.*clade\.read_checkpoint"):
+        profile(generator, (64, 64), measure=measure, rounds=1)
 
 
 def test_a_training_step_that_cannot_be_made_says_so():

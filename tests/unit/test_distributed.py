@@ -24,11 +24,11 @@ from clade.training import train
 from clade.training.state import read_facts
 from clade.training.step import (
     Objective,
+    TrainableDiscriminator,
     TrainableGenerator,
-    discriminator_step,
-    generator_step,
     latent_noise,
     noise_seed,
+    training_step,
 )
 
 pytestmark = pytest.mark.slow
@@ -112,7 +112,8 @@ def steps_by(rank, world):
     with torch.no_grad():
         for p in (*generator.parameters(), *discriminator.parameters()):
             p.add_(torch.randn_like(p), alpha=0.05)
-    wrapped_g, wrapped_d = TrainableGenerator(generator.double()).train(), discriminator.double().train()
+    wrapped_g = TrainableGenerator(generator.double()).train()
+    wrapped_d = TrainableDiscriminator(discriminator.double(), objective, instance_edges=True).train()
     if world > 1:
         wrapped_g, wrapped_d = DistributedDataParallel(wrapped_g), DistributedDataParallel(wrapped_d)
     # Not Adam: its first step is the gradient's sign, and rounding decides the sign of what is almost 0.
@@ -127,18 +128,11 @@ def steps_by(rank, world):
         batch = Batch(image[part], LabelMap(ids[part], instances=ids[part]), tuple("abcd"[part]))
         labels = LabelPyramid(batch.label_map, ROWS)
         noise = latent_noise(noise_seed(5, step), count, (Z,), rank, world).double()
-        discriminator.requires_grad_(False)
-        fake, losses = generator_step(
-            wrapped_g, discriminator, batch, labels, objective, instance_edges=True, noise=noise
-        )
-        torch.stack([loss.double() for loss in losses.values()]).sum().backward()
-        discriminator.requires_grad_(True)
-        more = discriminator_step(wrapped_d, batch, labels, fake, objective, instance_edges=True)
-        torch.stack([loss.double() for loss in more.values()]).sum().backward()
+        losses = training_step(wrapped_g, wrapped_d, batch, labels, objective, noise=noise)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        out |= {f"loss/{name}{step}": loss.detach().double() for name, loss in {**losses, **more}.items()}
+        out |= {f"loss/{name}{step}": loss.double() for name, loss in losses.items()}
     for name, module in (("generator", generator), ("discriminator", discriminator)):
         out |= {f"{name}/{k}": v.clone().contiguous() for k, v in module.state_dict().items()}
     return out

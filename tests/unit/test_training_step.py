@@ -18,11 +18,11 @@ from clade.training.ema import Ema
 from clade.training.fit import _Run, stepper
 from clade.training.step import (
     Objective,
+    TrainableDiscriminator,
     TrainableGenerator,
-    discriminator_step,
-    generator_step,
     latent_noise,
     noise_seed,
+    training_step,
 )
 
 ROWS = 4
@@ -56,6 +56,11 @@ def pyramid(batch):
     return LabelPyramid(batch.label_map, ROWS)
 
 
+def step(generator, discriminator, batch, weights, edges=False, **options):
+    judge = TrainableDiscriminator(discriminator, weights, edges)
+    return training_step(generator, judge, batch, pyramid(batch), weights, **options)
+
+
 def one_hot(batch, edges):
     ids = batch.label_map.ids
     planes = [torch.stack([(ids == k).float() for k in range(ROWS)], 1)]
@@ -82,15 +87,13 @@ def features_of(discriminator, batch, fake, edges):
 
 
 @pytest.mark.parametrize("edges", [False, True])
-def test_generator_losses_equal_their_definitions(edges):
+def test_losses_equal_their_definitions(edges):
     generator, discriminator = networks(edges)
     batch = make_batch()
     before = copy.deepcopy(discriminator)
+    fake = copy.deepcopy(generator)(batch.label_map, batch.image, None)[0].detach()
     vgg = VGGPerceptual("random")
-    fake, losses = generator_step(
-        generator, discriminator, batch, pyramid(batch), objective(vgg=vgg, perceptual=3.0), instance_edges=edges
-    )
-    assert fake.shape == batch.image.shape
+    losses = step(generator, discriminator, batch, objective(vgg=vgg, perceptual=3.0), edges)
     with torch.no_grad():
         of_fake, of_real = features_of(before, batch, fake, edges)
         gan = sum(-scale[-1].mean() for scale in of_fake) / 2
@@ -110,81 +113,82 @@ def test_generator_losses_equal_their_definitions(edges):
         "feature_matching": 10 * matching / 2,
         "perceptual": 3 * perceptual,
         "l1": 2 * (fake - batch.image).abs().mean(),
+        "d_real": sum((1 - scale[-1]).clamp(min=0).mean() for scale in of_real) / 2,
+        "d_fake": sum((1 + scale[-1]).clamp(min=0).mean() for scale in of_fake) / 2,
     }
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
         assert losses[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name
+        assert not losses[name].requires_grad
 
 
+@pytest.mark.parametrize("name", ["multiscale", "fpse"])
 @pytest.mark.parametrize("edges", [False, True])
-def test_discriminator_losses_equal_their_definitions(edges):
-    _, discriminator = networks(edges)
+def test_gradients_equal_those_of_two_separate_passes(name, edges):
+    """As published: one batch of fake and real for the generator, and again for the discriminator."""
+    generator, discriminator = networks(edges, dtype=torch.float64, z_dim=6, size=(32, 32), encoder=True)
+    if name != "multiscale":
+        discriminator = DISCRIMINATORS[name](ROWS + edges + 3, width=4).double().train()
+    weights = objective(vgg=VGGPerceptual("random").double(), perceptual=3.0)
     batch = make_batch()
-    fake = torch.rand(2, 3, 32, 32) * 2 - 1
-    before = copy.deepcopy(discriminator)
-    losses = discriminator_step(discriminator, batch, pyramid(batch), fake, objective(), instance_edges=edges)
-    with torch.no_grad():
-        of_fake, of_real = features_of(before, batch, fake, edges)
-    real = sum((1 - scale[-1]).clamp(min=0).mean() for scale in of_real) / 2
-    false = sum((1 + scale[-1]).clamp(min=0).mean() for scale in of_fake) / 2
-    assert losses.keys() == {"d_real", "d_fake"}
-    assert losses["d_real"].item() == pytest.approx(real.item(), rel=1e-5)
-    assert losses["d_fake"].item() == pytest.approx(false.item(), rel=1e-5)
+    batch = Batch(batch.image.double(), batch.label_map, batch.names)
+    noise = torch.randn(2, 6, dtype=torch.float64)
+    own_generator, own_discriminator = copy.deepcopy(generator), copy.deepcopy(discriminator)
+    step(generator, discriminator, batch, weights, edges, noise=noise)
+
+    labels = one_hot(batch, edges).double()
+    state = copy.deepcopy(own_discriminator.state_dict())
+
+    def judged(fake):
+        own_discriminator.load_state_dict(state)  # one step of the power iteration from the same vectors
+        both = own_discriminator(torch.cat([torch.cat([labels, fake], 1), torch.cat([labels, batch.image], 1)]))
+        return [[f[:2] for f in scale] for scale in both], [[f[2:].detach() for f in scale] for scale in both], both
+
+    fake, mu, logvar = own_generator(batch.label_map, batch.image, noise)
+    of_fake, of_real, _ = judged(fake)
+    scales = len(of_fake)
+    loss = sum(-scale[-1].mean() for scale in of_fake) / scales
+    for fakes, reals in zip(of_fake, of_real, strict=True):
+        loss = loss + sum(10 * (a - b).abs().mean() for a, b in zip(fakes[:-1], reals[:-1], strict=True)) / scales
+    loss = loss + 3 * weights.vgg(fake, batch.image) + 2 * (fake - batch.image).abs().mean()
+    loss = loss + 0.05 * 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum() / 2
+    loss.backward()
+    own_discriminator.zero_grad()
+    both = judged(fake.detach())[2]
+    sum((1 + s[-1][:2]).clamp(min=0).mean() + (1 - s[-1][2:]).clamp(min=0).mean() for s in both).div(scales).backward()
+
+    for ours, expected in ((generator, own_generator), (discriminator, own_discriminator)):
+        for (key, a), b in zip(ours.named_parameters(), expected.parameters(), strict=True):
+            # Losses are averaged in float32, whatever the type of the networks.
+            assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-12 + 1e-6 * b.grad.abs().max().item()), key
+    for key, value in own_discriminator.state_dict().items():
+        assert torch.allclose(discriminator.state_dict()[key], value), key
 
 
 def test_a_term_of_weight_0_is_not_computed():
     generator, discriminator = networks()
-    batch = make_batch()
-    weights = objective(feature_matching=0.0, l1=0.0)
-    _, losses = generator_step(generator, discriminator, batch, pyramid(batch), weights, instance_edges=False)
-    assert losses.keys() == {"gan"}
+    losses = step(generator, discriminator, make_batch(), objective(feature_matching=0.0, l1=0.0))
+    assert losses.keys() == {"gan", "d_real", "d_fake"}
 
 
-def test_generator_losses_reach_all_of_the_generator_and_nothing_frozen():
+def test_the_adversarial_loss_alone_reaches_all_of_both_networks():
     generator, discriminator = networks()
-    batch = make_batch()
-    discriminator.requires_grad_(False)
-    _, losses = generator_step(generator, discriminator, batch, pyramid(batch), objective(), instance_edges=False)
-    sum(losses.values()).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
-    assert all(p.grad is None for p in discriminator.parameters())
-
-
-def test_adversarial_loss_alone_reaches_the_generator_through_the_frozen_discriminator():
-    generator, discriminator = networks()
-    batch = make_batch()
-    discriminator.requires_grad_(False)
-    _, losses = generator_step(generator, discriminator, batch, pyramid(batch), objective(), instance_edges=False)
-    losses["gan"].backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
-
-
-def test_discriminator_losses_reach_all_of_the_discriminator_and_no_generator():
-    generator, discriminator = networks()
-    batch = make_batch()
-    fake, _ = generator_step(generator, discriminator, batch, pyramid(batch), objective(), instance_edges=False)
-    losses = discriminator_step(discriminator, batch, pyramid(batch), fake, objective(), instance_edges=False)
-    sum(losses.values()).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in discriminator.parameters())
-    assert all(p.grad is None for p in generator.parameters())
+    step(generator, discriminator, make_batch(), objective(feature_matching=0.0, l1=0.0))
+    for module in (generator, discriminator):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
 def test_the_kl_term_needs_an_encoder():
     batch = make_batch()
     noise = torch.randn(2, 6)
     plain, discriminator = networks(z_dim=6, size=(32, 32))
-    _, losses = generator_step(
-        plain, discriminator, batch, pyramid(batch), objective(), instance_edges=False, noise=noise
-    )
-    assert "kl" not in losses
+    assert "kl" not in step(plain, discriminator, batch, objective(), noise=noise)
     styled, discriminator = networks(z_dim=6, size=(32, 32), encoder=True, encoder_width=2)
     mu, logvar = copy.deepcopy(styled).generator.encode(batch.image)
-    fake, losses = generator_step(
-        styled, discriminator, batch, pyramid(batch), objective(), instance_edges=False, noise=noise
-    )
+    fake = copy.deepcopy(styled)(batch.label_map, batch.image, noise)[0]
+    losses = step(styled, discriminator, batch, objective(), noise=noise)
     expected = 0.05 * 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum() / 2
     assert losses["kl"].item() == pytest.approx(expected.item(), rel=1e-5)
-    sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in styled.generator.encoder.parameters())
     z = mu + (0.5 * logvar).exp() * noise
     again = copy.deepcopy(networks(z_dim=6, size=(32, 32), encoder=True, encoder_width=2)[0]).generator
@@ -205,16 +209,7 @@ def test_two_half_batches_accumulate_to_the_gradient_of_the_whole(name):
     def gradients(batches):
         modules.zero_grad()
         for part in batches:
-            fake, losses = generator_step(
-                generator, discriminator, part, pyramid(part), objective(), instance_edges=False
-            )
-            generator_gradient = torch.autograd.grad(
-                sum(loss.double() for loss in losses.values()) / len(batches), list(generator.parameters())
-            )
-            for p, g in zip(generator.parameters(), generator_gradient, strict=True):
-                p.grad = g if p.grad is None else p.grad + g
-            losses = discriminator_step(discriminator, part, pyramid(part), fake, objective(), instance_edges=False)
-            (sum(loss.double() for loss in losses.values()) / len(batches)).backward()
+            step(generator, discriminator, part, objective(), parts=len(batches))
         return [p.grad.clone() for p in modules.parameters()]
 
     whole, parts = gradients([batch]), gradients(halves)
@@ -282,32 +277,27 @@ def test_generator_statistics_move_once_per_batch(runs, parts):
         assert {int(norm.num_batches_tracked) for norm in norms} == {number * parts}
 
 
-def test_a_step_trains_both_networks_and_shows_the_discriminator_the_generator_s_own_images(runs):
+def test_a_step_trains_both_networks_on_one_look_at_the_generator_s_images(runs):
     run, step = runs()
     seen = []
-    run.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    run.wrapped_d.register_forward_pre_hook(lambda module, inputs: seen.append([x.detach() for x in inputs[1:]]))
     before = copy.deepcopy(run.generator), copy.deepcopy(run.discriminator)
     step()
-    of_generator, of_discriminator = seen
-    assert torch.equal(of_generator, of_discriminator)
+    ((fake, real),) = seen
     batch = next(run._batches(0, 1))
-    fake = TrainableGenerator(before[0]).train()(batch.label_map, batch.image, None)[0]
-    assert torch.allclose(of_discriminator[:2, -3:], fake, atol=1e-6)
-    assert torch.equal(of_discriminator[2:, -3:], batch.image)
+    assert torch.allclose(fake, TrainableGenerator(before[0]).train()(batch.label_map, batch.image, None)[0], atol=1e-6)
+    assert torch.equal(real, batch.image)
     for old, new in zip(before, (run.generator, run.discriminator), strict=True):
         for (key, a), b in zip(old.named_parameters(), new.parameters(), strict=True):
             # At the first hinge step the gradient of the scores' bias is exactly -1 for real and +1 for fake.
             assert key.endswith("score.bias") or not torch.equal(a, b), key
 
 
-def test_accumulated_losses_are_means_over_the_parts(runs):
-    run, _ = runs("--training.accumulate", "3")
-    run.step = 1
-    totals = {}
-    values = [1.0, 2.0, 6.0]
-    for value in values:
-        run._backward({"gan": torch.tensor(value, requires_grad=True)}, totals)
-    assert float(totals["gan"]) == pytest.approx(3.0)
+def test_accumulated_losses_are_means_over_the_parts(runs, monkeypatch):
+    _, step = runs("--training.accumulate", "3")
+    values = iter([1.0, 2.0, 6.0])
+    monkeypatch.setattr("clade.training.fit.training_step", lambda *_, **__: {"gan": torch.tensor(next(values))})
+    assert step() == {"gan": pytest.approx(3.0)}
 
 
 def by_hand(averages, source, step, decay):
@@ -400,3 +390,32 @@ def test_the_optimizer_is_adam_with_the_recipe_s_moments():
         value -= 0.1 * gradient / ((second / (1 - 0.9**number)).sqrt() + 1e-8)
         assert torch.allclose(weight.detach(), value, atol=1e-6)
     assert math.isclose(optimizer.param_groups[0]["lr"], 0.1)
+
+
+def test_without_momentum_the_optimizer_equals_torch_s_adam_and_keeps_no_first_moment():
+    torch.manual_seed(0)
+    own, other = nn.Linear(7, 5), nn.Linear(7, 5)
+    other.load_state_dict(own.state_dict())
+    optimizers = (
+        build_optimizer(OptimizerConfig(beta1=0.0), own, 1e-2),
+        torch.optim.Adam(other.parameters(), lr=1e-2, betas=(0.0, 0.9), fused=True),
+    )
+    for number in range(5):
+        for module, optimizer in zip((own, other), optimizers, strict=True):
+            module(torch.full((2, 7), number - 1.5)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        if number == 2:  # as after a resume, also from a state that holds the first moments
+            optimizers[0].load_state_dict(copy.deepcopy(optimizers[1].state_dict()))
+        for a, b in zip(own.parameters(), other.parameters(), strict=True):
+            assert torch.equal(a, b)
+    for moments in optimizers[0].state_dict()["state"].values():
+        assert moments.keys() == {"step", "exp_avg_sq"}
+
+
+def test_with_momentum_the_optimizer_keeps_it():
+    module = nn.Linear(2, 2)
+    optimizer = build_optimizer(OptimizerConfig(beta1=0.5), module, 0.1)
+    module(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert all("exp_avg" in moments for moments in optimizer.state_dict()["state"].values())

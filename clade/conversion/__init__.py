@@ -1,0 +1,19 @@
+"""``clade convert``: a trained generator -> one of another kind, how near it is, and a fine-tune from there."""
+
+from clade.conversion.converting import CONVERSIONS, convert
+from clade.conversion.fitting import fit_tables
+from clade.conversion.keeping import Kept, KeptBlock, block_sizes, kept
+from clade.conversion.recipes import convert_checkpoint, converted_recipe, finetune_recipe
+
+__all__ = [
+    "CONVERSIONS",
+    "Kept",
+    "KeptBlock",
+    "block_sizes",
+    "convert",
+    "convert_checkpoint",
+    "converted_recipe",
+    "finetune_recipe",
+    "fit_tables",
+    "kept",
+]

@@ -1,0 +1,208 @@
+"""What makes a trained generator fast, one idea a class. Each can be left out; each leaves the pictures as they are.
+
+They change a copy of the generator, in the order of :data:`OPTIMIZATIONS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from clade.engine.blocks import FusedBlock, fusable
+from clade.engine.convolutions import PackedConv2d, can_pack, packable
+from clade.engine.kernels import COMPILED
+from clade.engine.neighbourhoods import SpadeTable
+from clade.engine.pages import can_keep_pages, keep_pages
+from clade.engine.tables import CladeTable, TableNorm
+from clade.models import Generator
+from clade.models.spade_shaped import SpadeShapedGenerator
+from clade.nn import CLADE, SPADE, BatchNorm, NormLayer, fold_spectral_norm
+from clade.registry import Registry
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a generator is made fast for.
+
+    Args:
+        device: where it computes.
+        precision: ``fp32`` or ``bf16``.
+        compile: whether ``torch.compile`` may be used.
+    """
+
+    device: torch.device
+    precision: str
+    compile: bool
+
+
+class Optimization(ABC):
+    """One idea."""
+
+    @abstractmethod
+    def suits(self, generator: Generator, target: Target) -> bool:
+        """Whether it does anything for this generator there."""
+
+    @abstractmethod
+    def apply(self, generator: Generator, target: Target) -> None:
+        """Change the generator."""
+
+
+OPTIMIZATIONS: Registry[type[Optimization]] = Registry("optimization")
+
+
+@OPTIMIZATIONS.register("folded-spectral-norm")
+class FoldedSpectralNorm(Optimization):
+    """Spectral norm divides the weights once instead of in every forward."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return True
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        fold_spectral_norm(generator)
+
+
+@OPTIMIZATIONS.register("class-tables")
+class ClassTables(Optimization):
+    """CLADE's batch statistics, gamma and beta become one scale and one shift per class and channel."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return any(self._foldable(module) for module in generator.modules())
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        _replace(generator, self._foldable, CladeTable)
+
+    @staticmethod
+    def _foldable(module: nn.Module) -> bool:
+        return type(module) is CLADE and isinstance(module.normalize, BatchNorm)
+
+
+@OPTIMIZATIONS.register("neighbourhood-tables")
+class NeighbourhoodTables(Optimization):
+    """SPADE's modulation is computed once per distinct 5x5 neighbourhood of the labels, not per pixel."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return any(self._foldable(generator, module) for module in generator.modules())
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        _replace(generator, partial(self._foldable, generator), SpadeTable)
+
+    @staticmethod
+    def _foldable(generator: Generator, module: nn.Module) -> bool:
+        if type(module) is not SPADE or not isinstance(module.normalize, BatchNorm):
+            return False
+        # CC-FPSE's layers read features beside the labels.
+        return module.shared.in_channels == generator.num_rows + module.instance_edges
+
+
+@OPTIMIZATIONS.register("fused-blocks")
+class FusedBlocks(Optimization):
+    """Upsampling, look-up and activation in one pass over the features, for both layers that read a block's input."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return isinstance(generator, SpadeShapedGenerator) and any(fusable(block) for block in generator.blocks)
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        assert isinstance(generator, SpadeShapedGenerator)
+        # A generator that draws in its own way may use a block's input for other things, too.
+        before = generator._upsample_before if type(generator)._draw is SpadeShapedGenerator._draw else frozenset()
+        fused = [k for k, block in enumerate(generator.blocks) if fusable(block)]
+        for k in fused:
+            generator.blocks[k] = FusedBlock(generator.blocks[k], k in before)  # pyright: ignore[reportArgumentType]
+        generator._upsample_before -= before.intersection(fused)
+
+
+@OPTIMIZATIONS.register("bf16")
+class Bfloat16(Optimization):
+    """Convolutions, and products of tables, in bfloat16 with sums in float32; look-ups compute in float32."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return target.precision == "bf16"
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        for module in _network(generator):
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+                module.to(torch.bfloat16)
+
+
+@OPTIMIZATIONS.register("channels-last")
+class ChannelsLast(Optimization):
+    """Features with a pixel's channels side by side, as the convolution libraries compute them and tables hold them."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return True
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        for module in generator.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+@OPTIMIZATIONS.register("packed-convolutions")
+class PackedConvolutions(Optimization):
+    """Weights reordered once for the processor's convolutions, which otherwise do so in every call."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return target.device.type == "cpu" and can_pack()
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        _replace(generator, packable, lambda conv: PackedConv2d(conv, getattr(conv, "packed_for", None)))
+
+
+@OPTIMIZATIONS.register("kept-pages")
+class KeptPages(Optimization):
+    """Freed memory stays with the process, so that large tensors need no fresh pages; see :func:`keep_pages`."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return target.device.type == "cpu" and can_keep_pages()
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        keep_pages()
+
+
+@OPTIMIZATIONS.register("compiled-kernels")
+class CompiledPasses(Optimization):
+    """What lies between two convolutions is one loop that ``torch.compile`` makes, for all sizes."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return target.compile and any(isinstance(module, (FusedBlock, TableNorm)) for module in generator.modules())
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        for module in generator.modules():
+            if isinstance(module, (FusedBlock, TableNorm)):
+                module.kernels = COMPILED
+
+
+@OPTIMIZATIONS.register("cuda-graph")
+class CudaGraph(Optimization):
+    """All of a forward's GPU work is launched at once, recorded per size; see :class:`clade.engine.graphs.Graphs`."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        # Noise of its own and tables whose length depends on the picture cannot be recorded.
+        varying = any(isinstance(module, SpadeTable) for module in generator.modules())
+        return target.device.type == "cuda" and target.compile and not generator.stochastic and not varying
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        """The engine records; see :class:`clade.engine.Engine`."""
+
+
+def _network(generator: Generator) -> Iterator[nn.Module]:
+    """All modules but the style encoder's, whose codes are to stay as exact as they were."""
+    encoder = set() if generator.encoder is None else set(generator.encoder.modules())
+    return (module for module in generator.modules() if module not in encoder)
+
+
+def _replace(root: nn.Module, wanted: Callable[[nn.Module], bool], build: Callable[..., nn.Module]) -> None:
+    """Put ``build(part)`` in the place of every wanted part; one that is used twice stays one."""
+    made: dict[nn.Module, nn.Module] = {}
+    for module in list(root.modules()):
+        for name, part in list(module.named_children()):
+            inside = isinstance(module, NormLayer) and isinstance(part, NormLayer)  # used in another way (ACE)
+            if wanted(part) and not inside:
+                if part not in made:
+                    made[part] = build(part)
+                setattr(module, name, made[part])
