@@ -14,7 +14,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``; renamed to it when the block ends well, removed otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # some writers make files that only their owner can read

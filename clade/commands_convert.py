@@ -27,6 +27,7 @@ from clade.conversion import (
 )
 from clade.conversion.converting import block_layers, norm_option
 from clade.data import Dataset, Sample, ScenesDataset, plain_resize
+from clade.data.folder import require_same_size
 from clade.data.transforms import Fit
 from clade.errors import CladeError
 from clade.generation import LabelFile, find_labels
@@ -228,6 +229,8 @@ def _from_files(files: list[LabelFile], checkpoint: Checkpoint, size: Size | Non
         ids = read_label(file.path, checkpoint.label_space)
         LabelMap(ids).check(checkpoint.generator.num_rows, source=str(file.path))
         instances = None if file.instances is None else read_instances(file.instances)
+        if instances is not None and file.instances is not None:
+            require_same_size(file.instances, instances.shape, file.path, ids.shape)
         sample = _resized(Sample(file.name, None, ids, instances), size, fit)
         maps.append(LabelMap(sample.ids.copy(), sample.instances))
     return maps

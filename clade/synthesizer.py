@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,8 @@ from clade.styles import read_style
 
 __all__ = ["PRECISIONS", "Synthesizer", "load"]
 
+_random_numbers = threading.RLock()  # torch's global ones belong to the whole process
+
 
 class Synthesizer:
     """Turns label maps into images with one generator, fast (docs/performance.md).
@@ -34,8 +37,8 @@ class Synthesizer:
         generator: any generator of this library; it is copied, put into eval mode, and made fast (:class:`Engine`).
         label_space: how label files and arrays are read; without one, they must hold ids in ``[0, num_rows)``.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the device multiplies in it, else fp32. A style encoder
-            always computes in float32.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the device multiplies in it and the network has batch
+            normalization, else fp32. A style encoder always computes in float32.
         compile: let ``torch.compile`` shorten the passes between convolutions, and record CUDA graphs. The first
             picture then takes some seconds longer; see :meth:`warm_up`.
         without: optimizations to leave out, by name (``clade.engine.OPTIMIZATIONS``).
@@ -135,7 +138,7 @@ class Synthesizer:
             if style is not None:
                 raise CladeError("A style was given, but this generator has no latent input. Leave it out.")
             return None
-        with torch.no_grad():
+        with self.engine.on_device(), torch.no_grad():
             if style is not None and not isinstance(style, Mapping):
                 return self._encoded(style, maps, seed, vary)
             styles = dict(style or {})
@@ -249,7 +252,7 @@ class Synthesizer:
         if not (always or self.generator.stochastic):
             yield
             return
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with _random_numbers, torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             if seed is None:
                 torch.seed()
             else:

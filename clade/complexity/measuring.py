@@ -96,7 +96,8 @@ def training_memory(
     (width 64, two scales). The step: the generator in training mode; the discriminator on its image and a photo; hinge
     loss, 10 x feature matching and, with a style encoder, 0.05 x KL; backward; Adam; the discriminator's own step on
     the same images. Gradients live from a backward to its Adam step. No perceptual loss, no averaged weights, which
-    cost every generator the same. Measured in the second step, where Adam has its moments.
+    cost every generator the same. Measured in the second step, where Adam has its moments. That is the published order
+    of things, for comparisons; ``clade train`` looks with the discriminator once per step, and needs less.
 
     Raises:
         CladeError: as :func:`time_generators`; or a picture so small that a channel has a single value, which BatchNorm

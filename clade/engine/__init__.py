@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from clade.engine.pages import keep_pages
 from clade.errors import CladeError
 from clade.labels import LabelMap
 from clade.models import Generator
+from clade.nn import InstanceNorm
 
 __all__ = ["OPTIMIZATIONS", "PRECISIONS", "Engine", "Optimization", "Target", "fastest_precision", "keep_pages"]
 
@@ -27,8 +28,9 @@ class Engine:
     Args:
         generator: any generator of this library; it stays as it is.
         device: where to compute.
-        precision: ``fp32``, whose images differ from the generator's by rounding (1e-5); ``bf16``, by a PSNR of 45 dB
-            or more; ``auto``: :func:`fastest_precision`.
+        precision: ``fp32``, whose images differ from the generator's by rounding (1e-5 on a CPU; a GPU's convolutions
+            may use TF32); ``bf16``, by a PSNR of 45 dB or more for trained networks with batch normalization; ``auto``:
+            :func:`fastest_precision` for these, fp32 for networks with instance normalization.
         compile: let ``torch.compile`` make the passes between convolutions (seconds at the first picture; its cache on
             disk shortens that for later processes), and record CUDA graphs.
         without: names of optimizations to leave out; :data:`OPTIMIZATIONS` has all.
@@ -36,7 +38,7 @@ class Engine:
     ``applied`` names those in effect, ``generator`` is the copy.
 
     Raises:
-        CladeError: an unknown precision or optimization.
+        CladeError: an unknown precision or optimization, or an engine's generator.
     """
 
     def __init__(
@@ -53,7 +55,14 @@ class Engine:
         for name in without:
             OPTIMIZATIONS[name]  # raises for an unknown one
         self.device = torch.device(device)
-        self.precision = fastest_precision(self.device) if precision == "auto" else precision
+        self.precision = precision
+        if precision == "auto":
+            self.precision = "fp32" if _loses_in_bf16(generator) else fastest_precision(self.device)
+        if getattr(generator, "accelerated", False):
+            raise CladeError(
+                "This generator was made fast already (clade.load, Synthesizer), and cannot be again. Give the one "
+                "that was trained: clade.read_checkpoint(path).generator."
+            )
         target = Target(self.device, self.precision, compile)
         self.generator: Generator = copy.deepcopy(generator).eval().requires_grad_(False).to(self.device)
         self.applied: list[str] = []
@@ -78,9 +87,11 @@ class Engine:
             CladeError: latents that do not fit.
         """
         maps = self.generator.prepare(label_map if isinstance(label_map, LabelMap) else LabelMap(label_map))
-        maps = maps.to(self.device)
-        z = None if z is None else z.to(self.device)
-        with torch.inference_mode():
+        if not self.generator.uses_instances:
+            maps = LabelMap(maps.ids, None, maps.positions).check(self.generator.num_rows)
+        with self.on_device(), torch.inference_mode():
+            maps = maps.to(self.device)
+            z = None if z is None else z.to(self.device)
             if z is None:
                 z = self.generator.default_latent(len(maps), maps.size)
             return self._drawn(maps, z) if self._graphs is None else self._graphs(maps, z)
@@ -88,6 +99,10 @@ class Engine:
     def _drawn(self, maps: LabelMap, z: Tensor | None) -> Tensor:
         with torch.inference_mode(), self.autocast():
             return self.generator(maps, z=z).float().contiguous()
+
+    def on_device(self) -> AbstractContextManager[object]:
+        """The device that CUDA's streams and kernels belong to, where there are several."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def autocast(self) -> AbstractContextManager[object]:
         """The type that operators choose by themselves."""
@@ -97,10 +112,16 @@ class Engine:
 def fastest_precision(device: torch.device) -> str:
     """``bf16`` where the processor multiplies in it (AMX or AVX512-BF16; a CUDA device of that kind), else ``fp32``."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     if device.type == "cpu":
         for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
             supported = getattr(torch.cpu, name, None)
             if supported is not None and supported():
                 return "bf16"
     return "fp32"
+
+
+def _loses_in_bf16(generator: Generator) -> bool:
+    """Whether it normalizes by each picture's own statistics, which makes more of rounding (pix2pixHD: 32 to 41 dB)."""
+    encoder = set() if generator.encoder is None else set(generator.encoder.modules())
+    return any(isinstance(module, InstanceNorm) and module not in encoder for module in generator.modules())

@@ -53,7 +53,8 @@ class FusedBlock(nn.Module):
         first, second = self.norm1, self.norm_shortcut
         if isinstance(first, TableNorm) and isinstance(second, TableNorm):
             one, two = first.lookup(labels, size), second.lookup(labels, size)
-            return self.kernels.modulate_pair(x, one, 0.2, two, self.upsample)
+            if one.index is two.index:  # not where layers of two kinds meet
+                return self.kernels.modulate_pair(x, one, 0.2, two, self.upsample)
         y = self._activated(first, x, labels, size, 0.2, self.upsample)
         if second is None:
             return y, self.kernels.activate(x, None, self.upsample)

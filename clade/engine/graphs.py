@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from clade.labels import LabelMap
 
-_KEPT = 8  # graphs; each holds the memory of a forward
+_KEPT = 8  # graphs; they share the memory of the largest forward
 _WARM_UPS = 3
 
 Draw = Callable[[LabelMap, Tensor | None], Tensor]
@@ -21,7 +22,8 @@ Draw = Callable[[LabelMap, Tensor | None], Tensor]
 class Graphs:
     """Calls of one function of label maps and latents, recorded per shape.
 
-    Where recording fails, it says so once, and calls the function as it is.
+    Where recording fails, it says so once, and calls the function as it is; for want of memory, for that shape only.
+    Threads take turns.
 
     Args:
         draw: (label maps on the GPU, checked; latents or None) -> images. It must not depend on values on the host.
@@ -31,15 +33,26 @@ class Graphs:
         self._draw = draw
         self._recorded: OrderedDict[tuple[Any, ...], _Graph] = OrderedDict()
         self._failed = False
+        self._too_large: set[tuple[Any, ...]] = set()
+        self._pool: Any = None
+        self._turn = threading.Lock()
 
     def __call__(self, label_map: LabelMap, z: Tensor | None) -> Tensor:
-        if self._failed:
-            return self._draw(label_map, z)
+        with self._turn:
+            return self._replayed(label_map, z)
+
+    def _replayed(self, label_map: LabelMap, z: Tensor | None) -> Tensor:
         parts = (label_map.ids, label_map.instances, label_map.positions, z)
         key = tuple(None if part is None else (tuple(part.shape), part.dtype) for part in parts)
+        if self._failed or key in self._too_large:
+            return self._draw(label_map, z)
         if key not in self._recorded:
             try:
-                self._recorded[key] = _Graph(self._draw, label_map, z)
+                self._pool = self._pool or torch.cuda.graph_pool_handle()
+                self._recorded[key] = _Graph(self._draw, label_map, z, self._pool)
+            except torch.OutOfMemoryError:
+                self._too_large.add(key)
+                return self._draw(label_map, z)
             except RuntimeError as error:
                 self._failed = True
                 warnings.warn(
@@ -55,7 +68,7 @@ class Graphs:
 
 
 class _Graph:
-    def __init__(self, draw: Draw, label_map: LabelMap, z: Tensor | None) -> None:
+    def __init__(self, draw: Draw, label_map: LabelMap, z: Tensor | None, pool: Any) -> None:
         self._map = LabelMap(
             *(None if p is None else p.clone() for p in (label_map.ids, label_map.instances, label_map.positions))
         )
@@ -68,7 +81,7 @@ class _Graph:
                 draw(self._map, self._z)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._image = draw(self._map, self._z)
 
     def replay(self, label_map: LabelMap, z: Tensor | None) -> Tensor:

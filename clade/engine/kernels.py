@@ -6,6 +6,7 @@ import types
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,8 +126,8 @@ class CompiledKernels(Kernels):
         def write(x: Tensor, index: Tensor, *tables: Tensor) -> Tensor:
             return _modulated(x, index, tables, slope, upsample)
 
-        made = self._run(("one", slope, upsample, *_form(lookup)), write, x, lookup.index, *_tables(lookup))
-        return super().modulate(x, lookup, slope, upsample) if made is None else made
+        eager = partial(super().modulate, x, lookup, slope, upsample)
+        return self._run(("one", slope, upsample, *_form(lookup)), eager, write, x, lookup.index, *_tables(lookup))
 
     def modulate_pair(
         self, x: Tensor, first: Lookup, slope: float, second: Lookup, upsample: bool
@@ -137,9 +138,9 @@ class CompiledKernels(Kernels):
             y = _modulated(x, index, both[: len(tables)], slope, upsample)
             return y, _modulated(x, index, both[len(tables) :], None, upsample)
 
-        key = ("two", slope, upsample, *_form(first))
-        made = self._run(key, write, x, first.index, *tables, *_tables(second))
-        return super().modulate_pair(x, first, slope, second, upsample) if made is None else made
+        eager = partial(super().modulate_pair, x, first, slope, second, upsample)
+        key = ("two", slope, upsample, *_form(first), *_form(second))
+        return self._run(key, eager, write, x, first.index, *tables, *_tables(second))
 
     def activate(self, x: Tensor, slope: float | None, upsample: bool) -> Tensor:
         if slope is None and not upsample:
@@ -152,19 +153,23 @@ class CompiledKernels(Kernels):
                 y = y[:, :, None, :, None].expand(n, h, 2, w, 2, c).reshape(n, 2 * h, 2 * w, c)
             return (y.clone() if slope is None else F.leaky_relu(y, slope)).permute(0, 3, 1, 2)
 
-        made = self._run(("none", slope, upsample), write, x)
-        return super().activate(x, slope, upsample) if made is None else made
+        return self._run(("none", slope, upsample), partial(super().activate, x, slope, upsample), write, x)
 
-    def _run(self, key: tuple[Any, ...], write: Callable[..., Any], x: Tensor, *args: Tensor) -> Any:
-        """The compiled function's result, None where compiling has failed."""
+    def _run(
+        self, key: tuple[Any, ...], eager: Callable[[], Any], write: Callable[..., Any], x: Tensor, *args: Tensor
+    ) -> Any:
+        """The compiled function's result; that of ``eager`` where compiling has failed."""
         if self._failed:
-            return None
+            return eager()
         key = (*key, x.dtype, x.device.type)
         try:
             if key not in self._made:
                 self._made[key] = torch.compile(_with_own_code(write), dynamic=True)
             return self._made[key](x.contiguous(memory_format=torch.channels_last), *args)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
+            result = eager()  # raises what is no fault of compiling
             self._failed = True
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(
@@ -173,7 +178,7 @@ class CompiledKernels(Kernels):
                 RuntimeWarning,
                 stacklevel=2,
             )
-            return None
+            return result
 
 
 def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -220,4 +225,3 @@ def _modulated(x: Tensor, index: Tensor, tables: tuple[Tensor, ...], slope: floa
 
 
 EAGER = Kernels()
-COMPILED = CompiledKernels()

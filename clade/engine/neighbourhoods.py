@@ -14,6 +14,8 @@ from clade.labels import LabelPyramid
 from clade.nn import SPADE
 
 _SIDE = 16  # of the pictures as which rows are convolved: for others oneDNN chooses another order of the weights
+_MOST = 1 << 26  # values of a table of products; more are multiplied out in parts
+_ROWS = 4096
 _COLUMNS = 128  # of gamma and beta at a time, so that the products of all places stay small
 
 
@@ -153,9 +155,20 @@ class SpadeTable(TableNorm):
         parts = found.parts * 9 + torch.arange(9, device=found.parts.device, dtype=torch.int32)
         sums = []
         for product in self.products:
+            if len(hidden) * 9 * _COLUMNS > _MOST:  # noise: nearly all neighbourhoods differ
+                weight = _columns(product, hidden.shape[1])
+                sums.append(torch.cat([hidden[rows].flatten(1) @ weight for rows in found.parts.split(_ROWS)]))
+                continue
             table = product(pictures).permute(0, 2, 3, 1).reshape(9 * len(hidden), -1)
             sums.append(F.embedding_bag(parts, table.float(), mode="sum"))
         return torch.cat(sums, dim=1) + self.bias
+
+
+def _columns(product: nn.Module, hidden: int) -> Tensor:
+    """The weights of a product as a matrix, (9 hidden, columns)."""
+    weight = next(product.parameters())
+    weight = (weight.to_dense() if weight.is_mkldnn else weight).float()
+    return weight.reshape(9, -1, hidden).transpose(1, 2).reshape(9 * hidden, -1)
 
 
 def _product(weight: Tensor) -> nn.Conv2d:

@@ -15,7 +15,7 @@ from torch import nn
 
 from clade.engine.blocks import FusedBlock, fusable
 from clade.engine.convolutions import PackedConv2d, can_pack, packable
-from clade.engine.kernels import COMPILED
+from clade.engine.kernels import CompiledKernels
 from clade.engine.neighbourhoods import SpadeTable
 from clade.engine.pages import can_keep_pages, keep_pages
 from clade.engine.tables import CladeTable, TableNorm
@@ -71,7 +71,7 @@ class ClassTables(Optimization):
     """CLADE's batch statistics, gamma and beta become one scale and one shift per class and channel."""
 
     def suits(self, generator: Generator, target: Target) -> bool:
-        return any(self._foldable(module) for module in generator.modules())
+        return any(_parts(generator, self._foldable))
 
     def apply(self, generator: Generator, target: Target) -> None:
         _replace(generator, self._foldable, CladeTable)
@@ -86,7 +86,7 @@ class NeighbourhoodTables(Optimization):
     """SPADE's modulation is computed once per distinct 5x5 neighbourhood of the labels, not per pixel."""
 
     def suits(self, generator: Generator, target: Target) -> bool:
-        return any(self._foldable(generator, module) for module in generator.modules())
+        return any(_parts(generator, partial(self._foldable, generator)))
 
     def apply(self, generator: Generator, target: Target) -> None:
         _replace(generator, partial(self._foldable, generator), SpadeTable)
@@ -172,9 +172,10 @@ class CompiledPasses(Optimization):
         return target.compile and any(isinstance(module, (FusedBlock, TableNorm)) for module in generator.modules())
 
     def apply(self, generator: Generator, target: Target) -> None:
+        kernels = CompiledKernels()
         for module in generator.modules():
             if isinstance(module, (FusedBlock, TableNorm)):
-                module.kernels = COMPILED
+                module.kernels = kernels
 
 
 @OPTIMIZATIONS.register("cuda-graph")
@@ -196,13 +197,19 @@ def _network(generator: Generator) -> Iterator[nn.Module]:
     return (module for module in generator.modules() if module not in encoder)
 
 
+def _parts(root: nn.Module, wanted: Callable[[nn.Module], bool]) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """(module, name, part) of every wanted part; not a layer inside another one, which uses it in its own way (ACE)."""
+    for module in list(root.modules()):
+        for name, part in list(module._modules.items()):
+            inside = isinstance(module, NormLayer) and isinstance(part, NormLayer)
+            if part is not None and wanted(part) and not inside:
+                yield module, name, part
+
+
 def _replace(root: nn.Module, wanted: Callable[[nn.Module], bool], build: Callable[..., nn.Module]) -> None:
     """Put ``build(part)`` in the place of every wanted part; one that is used twice stays one."""
     made: dict[nn.Module, nn.Module] = {}
-    for module in list(root.modules()):
-        for name, part in list(module.named_children()):
-            inside = isinstance(module, NormLayer) and isinstance(part, NormLayer)  # used in another way (ACE)
-            if wanted(part) and not inside:
-                if part not in made:
-                    made[part] = build(part)
-                setattr(module, name, made[part])
+    for module, name, part in list(_parts(root, wanted)):
+        if part not in made:
+            made[part] = build(part)
+        setattr(module, name, made[part])

@@ -28,6 +28,9 @@ class CLADE(NormLayer):
     concatenated: ``E^ = gamma_c * E + beta_c``. With ``position_channel`` one more, a 1x1 convolution of d, is (+dist_f
     of section 4.9).
 
+    With batch normalization all of it is one function (:func:`clade.nn.modulation.modulate`), which can be
+    differentiated once; a hook on ``normalize`` brings the separate operations back.
+
     Args:
         channels: channels of x.
         num_rows: number of ids, the unknown class included.
@@ -86,7 +89,8 @@ class CLADE(NormLayer):
         return self.extended(y, labels, slope)
 
     def activates(self, x: Tensor) -> bool:
-        return can_modulate(x, self.normalize)
+        takes_slope = "slope" in type(self).forward.__code__.co_varnames  # a subclass may have its own forward
+        return takes_slope and can_modulate(x, self.normalize)
 
     def _scales(self, labels: LabelPyramid, size: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
         """1 + C_gamma(d) and 1 + C_beta(d) of every pixel, (2, N H W)"""

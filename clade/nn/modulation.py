@@ -10,6 +10,7 @@ torch (:mod:`clade.nn.modulation_plain`), and on CUDA as kernels (``clade.nn.tri
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -73,7 +74,9 @@ def can_modulate(x: Tensor, norm: nn.Module) -> bool:
         and norm.running_mean is not None
         and norm.running_mean.dtype == widened(x.dtype)
         and x.device.type in ("cpu", "cuda")
+        and type(x) in (Tensor, nn.Parameter)  # subclasses (fake or distributed tensors) are not what they seem
         and not (norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
+        and not torch.nn.modules.module._has_any_global_hook()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     )
@@ -136,8 +139,7 @@ class _Modulate(torch.autograd.Function):
 def _of_the_batch(x: Tensor, norm: nn.BatchNorm2d, synchronised: bool) -> tuple[Tensor, Tensor, Tensor | int]:
     """Mean, biased variance and number of pixels; moves the running statistics.
 
-    Over several processes the variance is put together from those around each one's own mean (Chan et al. 1979), which
-    does not cancel as E[x^2] - E[x]^2 does in float32.
+    Sums over processes are in float64, in which E[x^2] - E[x]^2 does not cancel as it does in float32.
     """
     pixels, channels = x.shape
     assert norm.running_mean is not None
@@ -150,14 +152,11 @@ def _of_the_batch(x: Tensor, norm: nn.BatchNorm2d, synchronised: bool) -> tuple[
         )
     norm.num_batches_tracked.add_(1)
     momentum = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
-    picture = x.view(1, pixels, 1, channels).permute(0, 3, 1, 2)
-    if not synchronised:
-        mean, variance = torch.batch_norm_update_stats(picture, norm.running_mean, norm.running_var, momentum)
-        return mean, variance, pixels
-    own_mean, own_variance = (part.double() for part in torch.batch_norm_update_stats(picture, None, None, 0.0))
+    own_mean, own_variance = _own_statistics(x)
     total, square = own_mean * pixels, (own_variance + own_mean.square()) * pixels
     sums = torch.stack([total, square, torch.full_like(total, pixels)])
-    dist.all_reduce(sums)
+    if synchronised:
+        dist.all_reduce(sums)
     count = sums[2, 0]
     mean = sums[0] / count
     variance = (sums[1] / count - mean.square()).clamp(min=0)
@@ -166,6 +165,27 @@ def _of_the_batch(x: Tensor, norm: nn.BatchNorm2d, synchronised: bool) -> tuple[
     norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
     dtype = norm.running_mean.dtype
     return mean.to(dtype), variance.to(dtype), count.to(dtype)
+
+
+def _own_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of this process's pixels (P, C), in float64.
+
+    On a CPU in blocks, since torch adds the rows of one call one after the other in float32; they are put together as
+    Chan et al. (1979) do.
+    """
+    means, variances, counts = [], [], []
+    for block in x.split(_BLOCK if x.device.type == "cpu" else max(1, len(x))):
+        picture = block.reshape(1, len(block), 1, -1).permute(0, 3, 1, 2)
+        # Given buffers of that type, torch also returns it; else the statistics of bfloat16 would be rounded to it.
+        unused = x.new_zeros((2, x.shape[1]), dtype=widened(x.dtype))
+        mean, variance = torch.batch_norm_update_stats(picture, unused[0], unused[1], 0.0)
+        means.append(mean)
+        variances.append(variance)
+        counts.append(len(block))
+    weights = torch.tensor(counts, dtype=torch.float64, device=x.device)[:, None] / max(1, len(x))
+    each, within = torch.stack(means).double(), torch.stack(variances).double()
+    mean = (weights * each).sum(0)
+    return mean, (weights * (within + (each - mean).square())).sum(0)
 
 
 def _processes() -> int:
@@ -180,6 +200,8 @@ class Primitives(NamedTuple):
     input: Callable[..., Tensor]
 
 
+_BLOCK = 1 << 14
+
 PLAIN = Primitives(apply_plain, reduce_plain, input_plain)
 
 
@@ -191,6 +213,16 @@ def _primitives(x: Tensor) -> Primitives:
 def _triton() -> Primitives | None:
     try:
         kernels = importlib.import_module("clade.nn.triton_modulation")
+        kernels.try_out()
     except ImportError:  # no triton on this system
+        return None
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        warnings.warn(
+            f"Triton is installed, but cannot make kernels here ({reason}). CLADE trains without them, more slowly. It "
+            "needs a C compiler and Python's headers (gcc, python3-dev).",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return None
     return Primitives(kernels.apply, kernels.reduce, kernels.input_gradient)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _PIECE = 1 << 18
+_PIECE_ELSEWHERE = 1 << 25  # where no cache is to be kept to, and launches cost
 """Numbers of a temporary: 1 MB in float32, where calls cost little and the cache still holds several."""
 
 
@@ -146,7 +147,8 @@ class _Work:
         if scales is None:
             self.shift = torch.addcmul(self.shift, self.table, self.mean, value=-1)  # y = table[k] x + shift[k]
         channels = x.shape[1]
-        self.step = max(1, _PIECE // channels)
+        piece = _PIECE if x.device.type == "cpu" else _PIECE_ELSEWHERE
+        self.step = max(1, piece // channels)
         self.buffers = [part.view(-1, channels) for part in _memory(x, self.wide, self.step * channels)]
 
     def pieces(self) -> Iterator[slice]:

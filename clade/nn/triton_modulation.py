@@ -22,6 +22,7 @@ import it works on CPU tensors, slowly; the tests do so.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -73,7 +74,8 @@ def apply(
     if x.numel():
         given = (x, ids, gamma, beta, mean, rstd, gamma if scales is None else scales)
         grid, options = _pixelwise(x, scales, slope)
-        apply_kernel[grid](*given, y, float(slope or 0), x.shape[0], x.shape[1], **options)
+        with _device_of(x):
+            apply_kernel[grid](*given, y, float(slope or 0), x.shape[0], x.shape[1], **options)
     return y
 
 
@@ -123,15 +125,17 @@ def reduce(
     options: dict[str, Any] = {"SCALED": scaled, "LEAKY": slope is not None, **_launch(1)}
     options |= {"BLOCK_P": block_p, "BLOCK_C": block_c, "BLOCK_K": triton.next_power_of_2(rows)}
     sizes = (pixels, channels, rows, programs, span)
-    reduce_kernel[(programs, blocks_c)](*given, *made, float(slope or 0), *sizes, **options)
+    with _device_of(x):
+        reduce_kernel[(programs, blocks_c)](*given, *made, float(slope or 0), *sizes, **options)
 
     splits = min(16, triton.cdiv(programs, 64))
     chunk = triton.cdiv(programs, splits)
     parts = new(splits, 2, rows, channels)
     options = {"BLOCK_G": 32, "BLOCK_C": block_c, **_launch(4)}
-    combine_kernel[(rows, blocks_c, splits)](sums, met, parts, channels, rows, programs, chunk, **options)
-    options = {"BLOCK_K": 64, "BLOCK_C": 16, **_launch(4)}
-    finish_kernel[(triton.cdiv(channels, 16),)](parts, gamma, tables, inner, channels, rows, splits, **options)
+    with _device_of(x):
+        combine_kernel[(rows, blocks_c, splits)](sums, met, parts, channels, rows, programs, chunk, **options)
+        options = {"BLOCK_K": 64, "BLOCK_C": 16, **_launch(4)}
+        finish_kernel[(triton.cdiv(channels, 16),)](parts, gamma, tables, inner, channels, rows, splits, **options)
     if not scaled:
         return tables[0], tables[1], inner, None
     inner[0] = parts_inner.sum(0)
@@ -165,8 +169,21 @@ def input_gradient(
     if x.numel():
         given = (grad, x, ids, gamma, beta, mean, rstd, gamma if scales is None else scales)
         grid, options = _pixelwise(x, scales, slope)
-        input_kernel[grid](*given, inner_mean, dx, float(slope or 0), x.shape[0], x.shape[1], **options)
+        with _device_of(x):
+            input_kernel[grid](*given, inner_mean, dx, float(slope or 0), x.shape[0], x.shape[1], **options)
     return dx
+
+
+def try_out() -> None:
+    """One tiny launch, which raises whatever keeps Triton from making kernels on this machine."""
+    x = torch.ones(1, 16, device="cuda")
+    ids = torch.zeros(1, dtype=torch.int32, device="cuda")
+    apply(x, ids, x, x, x[0], x[0], None, None)
+
+
+def _device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the present device, which need not be that of x."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def _launch(warps: int) -> dict[str, Any]:

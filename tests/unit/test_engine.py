@@ -176,13 +176,62 @@ def test_where_compiling_fails_the_picture_is_drawn_without(monkeypatch, late):
         raise RuntimeError("no compiler found\nlong story")
 
     monkeypatch.setattr(torch, "compile", (lambda *args, **kwargs: fails) if late else fails)
-    monkeypatch.setattr("clade.engine.optimizations.COMPILED", CompiledKernels())
     generator = build("clade")
     engine = Engine(generator, precision="fp32", compile=True)
     with pytest.warns(RuntimeWarning, match=r"no compiler found\).*C\+\+ compiler") as caught:
         image = engine(scene())
     assert len(caught) == 1  # once, not per layer
     torch.testing.assert_close(image, eager(generator, scene()), atol=1e-5, rtol=0)
+
+
+def test_an_error_that_is_not_compilings_is_not_blamed_on_it(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    kernels = CompiledKernels()
+    index = torch.zeros(1, 4, 4, dtype=torch.int32)
+    wrong = Lookup(index, torch.ones(2, 7), torch.ones(2, 7))
+    x = torch.ones(1, 3, 4, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError):
+            kernels.modulate(x, wrong, 0.2, False)
+        right = Lookup(index, torch.full((2, 3), 2.0), torch.ones(2, 3))
+        assert torch.equal(kernels.modulate(x, right, 0.2, False), torch.full_like(x, 3))  # compiling goes on
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_layers_of_two_kinds_in_one_block(monkeypatch, compile):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    generator = build("spade")
+    block = generator.blocks[4]
+    block.norm1 = clade.nn.CLADE(block.norm1.out_channels, num_rows=CLASSES + 1).eval()
+    engine = Engine(generator, precision="fp32", compile=compile)
+    torch.testing.assert_close(engine(scene()), eager(generator, scene()), atol=1e-5, rtol=0)
+
+
+def test_an_engines_generator_is_refused():
+    with pytest.raises(CladeError, match=r"fast already.*clade\.read_checkpoint"):
+        Engine(Engine(build("clade")).generator)
+
+
+def test_auto_stays_in_fp32_for_instance_normalization():
+    generator = create_generator("pix2pixhd", num_classes=3, width=2, blocks=1)
+    assert Engine(generator).precision == "fp32"
+    assert Engine(generator, precision="bf16").precision == "bf16"
+
+
+@pytest.mark.parametrize("name", ["pix2pixhd", "cc-fpse", "sean", "sean-clade", "groupdnet", "groupdnet-clade"])
+def test_other_systems_draw_the_same(name):
+    torch.manual_seed(0)
+    generator = create_generator(name, num_classes=CLASSES, unknown_class=True).eval()
+    engine = Engine(generator, precision="fp32")
+    maps = scene()
+    shape = generator.latent_shape(maps.size)
+    z = None if shape is None else torch.randn(1, *shape)
+    torch.manual_seed(1)
+    expected = eager(generator, maps, z)
+    torch.manual_seed(1)
+    torch.testing.assert_close(engine(maps, z), expected, atol=1e-5, rtol=0)
+    assert "neighbourhood-tables" not in engine.applied
 
 
 # --- the parts
@@ -258,8 +307,9 @@ def test_spade_by_neighbourhoods_is_spade(kind, size, edges, monkeypatch):
         layer.normalize.running_var.copy_(torch.rand(5) + 0.5)
         x = torch.randn(2, 5, *size)
         expected = layer(x, LabelPyramid(maps, CLASSES + 1))
-        for columns in (4, 64):  # in parts, and all at once
+        for columns, most in ((4, 1 << 26), (64, 1 << 26), (64, 1)):  # in parts, all at once, and without a table
             monkeypatch.setattr("clade.engine.neighbourhoods._COLUMNS", columns)
+            monkeypatch.setattr("clade.engine.neighbourhoods._MOST", most)
             result = SpadeTable(layer)(x, LabelPyramid(maps, CLASSES + 1))
             torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-5)
 

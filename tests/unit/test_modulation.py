@@ -161,7 +161,18 @@ def test_running_statistics_are_torchs(momentum):
         modulate(x, ids_of(2, 5, 7), torch.ones(ROWS, 3), torch.zeros(ROWS, 3), own)
         plain(x)
     for key, value in plain.state_dict().items():
-        assert torch.equal(own.state_dict()[key], value), key
+        torch.testing.assert_close(own.state_dict()[key], value, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_statistics_of_many_pixels_stay_exact(dtype):
+    x = (noise(1, 3, 512, 600) + 20).to(dtype).contiguous(memory_format=torch.channels_last)
+    norm = BatchNorm(3)
+    norm.momentum = 1.0
+    modulate(x, torch.zeros(1, 512, 600, dtype=torch.int32), torch.ones(ROWS, 3), torch.zeros(ROWS, 3), norm)
+    exact = x.double()
+    torch.testing.assert_close(norm.running_mean.double(), exact.mean((0, 2, 3)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(norm.running_var.double(), exact.var((0, 2, 3)), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

@@ -130,10 +130,23 @@ def test_interpreted_kernels_are_the_plain_version(interpreted: dict[str, str], 
     assert interpreted[name] == ""
 
 
-def test_the_operation_finds_the_kernels():
+def test_the_operation_finds_the_kernels(monkeypatch):
     pytest.importorskip("triton", reason="Triton is not made for this system")
     kernels = importlib.import_module("clade.nn.triton_modulation")
-    assert modulation._triton() == (kernels.apply, kernels.reduce, kernels.input_gradient)
+    monkeypatch.setattr(kernels, "try_out", lambda: None)
+    found = modulation._triton.__wrapped__()
+    assert found == (kernels.apply, kernels.reduce, kernels.input_gradient)
+
+
+def test_where_triton_makes_no_kernels_the_plain_version_is_used_and_it_says_so(monkeypatch):
+    pytest.importorskip("triton", reason="Triton is not made for this system")
+
+    def fails():
+        raise RuntimeError("Failed to find C compiler\nlong story")
+
+    monkeypatch.setattr(importlib.import_module("clade.nn.triton_modulation"), "try_out", fails)
+    with pytest.warns(RuntimeWarning, match=r"\(Failed to find C compiler\).*gcc"):
+        assert modulation._triton.__wrapped__() is None
 
 
 @pytest.mark.parametrize(
