@@ -34,6 +34,11 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.forward
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.drop_in
+	$(BIN)/python -m benchmarks.convolutions
+	$(BIN)/python -m benchmarks.fast
+	$(BIN)/python -m benchmarks.fast_training
+	$(BIN)/python -m benchmarks.modulation
+	$(BIN)/python -m benchmarks.generate_folder
 	for dataset in ade20k cityscapes coco-stuff celebamask-hq deepfashion; do \
 		$(BIN)/python -m benchmarks.profile --dataset $$dataset --rounds 3 || exit 1; \
 	done

@@ -73,7 +73,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", action="store_true", help="also write grid.png: label, generated, photo")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="maps of one size drawn at once (1)")
     parser.add_argument(
-        "--workers", type=int, default=2, metavar="N", help="threads that read and write meanwhile (2); 0: none"
+        "--workers", type=int, metavar="N", help="threads that read and write meanwhile; by default 2 if cores are free"
     )
     _device_arguments(parser)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
+
+import torch
 
 from clade.errors import CladeError
 from clade.generation import generate
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace, size: tuple[int, int] | Literal["trained"] | N
         to=to,
         grid=args.grid,
         batch=args.batch,
-        workers=args.workers,
+        workers=_free_threads(synthesizer.device.type) if args.workers is None else args.workers,
         progress=sys.stderr.isatty(),
     )
     if sys.stderr.isatty():
@@ -70,6 +73,11 @@ def run(args: argparse.Namespace, size: tuple[int, int] | Literal["trained"] | N
         f"{len(outcome.written)} images in {args.out}{failed}" + (f"; overview {outcome.grid}" if outcome.grid else "")
     )
     return 1 if outcome.failed else 0
+
+
+def _free_threads(device: str) -> int:
+    """Helper threads that take no core from the network: with none free, they slow it by more than they save."""
+    return 0 if device == "cpu" and (os.cpu_count() or 1) <= torch.get_num_threads() else 2
 
 
 def _trained_size(recipe: dict[str, Any] | None) -> tuple[int, int]:

@@ -37,7 +37,7 @@ def tidy(folder: Path, fresh: bool) -> None:
         raise CladeError(f"{folder}: cannot be made ({error}). Choose another folder with --out.") from error
     for part in (folder, folder / "samples"):
         for leftover in part.glob(".*.tmp"):
-            if re.fullmatch(r"\..+\.(safetensors|png)\.\d+-\d+\.tmp", leftover.name):
+            if re.fullmatch(r"\..+\.(safetensors|png)\.\d+(-\d+)?\.tmp", leftover.name):
                 leftover.unlink(missing_ok=True)
     if fresh:  # or, killed before it saves, the training before this one would go on
         for name in (STATE, LAST, BEST):
