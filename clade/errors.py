@@ -19,3 +19,9 @@ class CheckpointError(CladeError):
 
 class RecipeError(CladeError):
     """A recipe or an override on the command line that cannot be used as it is."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, without the lines that only its developers read."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -87,7 +87,7 @@ class Engine:
             CladeError: latents that do not fit.
         """
         maps = self.generator.prepare(label_map if isinstance(label_map, LabelMap) else LabelMap(label_map))
-        if not self.generator.uses_instances:
+        if maps.instances is not None and not self.generator.uses_instances:
             maps = LabelMap(maps.ids, None, maps.positions).check(self.generator.num_rows)
         with self.on_device(), torch.inference_mode():
             maps = maps.to(self.device)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clade.errors import first_line
 from clade.labels import LabelMap
 
 _KEPT = 8  # graphs; they share the memory of the largest forward
@@ -56,7 +57,7 @@ class Graphs:
             except RuntimeError as error:
                 self._failed = True
                 warnings.warn(
-                    f"A CUDA graph could not be recorded ({str(error).splitlines()[0]}). Pictures are drawn without.",
+                    f"A CUDA graph could not be recorded ({first_line(error)}). Pictures are drawn without.",
                     RuntimeWarning,
                     stacklevel=2,
                 )

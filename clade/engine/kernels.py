@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clade.errors import first_line
+
 _CHUNK = 1 << 20  # values at a time: temporaries of 4 MiB stay in the cache
 
 
@@ -171,9 +173,8 @@ class CompiledKernels(Kernels):
         except Exception as error:
             result = eager()  # raises what is no fault of compiling
             self._failed = True
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(
-                f"torch.compile failed ({reason}). Pictures are drawn without it, more slowly. "
+                f"torch.compile failed ({first_line(error)}). Pictures are drawn without it, more slowly. "
                 "On a CPU it needs a C++ compiler (g++ or clang++).",
                 RuntimeWarning,
                 stacklevel=2,

@@ -20,9 +20,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from clade.errors import CladeError
+from clade.errors import CladeError, first_line
 from clade.nn.modulation_plain import apply_plain, input_plain, reduce_plain, widened
 from clade.nn.norm import BatchNorm
+
+_BLOCK = 1 << 14
+"""Pixels whose statistics torch computes in one call on a CPU."""
 
 
 def modulate(
@@ -200,8 +203,6 @@ class Primitives(NamedTuple):
     input: Callable[..., Tensor]
 
 
-_BLOCK = 1 << 14
-
 PLAIN = Primitives(apply_plain, reduce_plain, input_plain)
 
 
@@ -217,10 +218,9 @@ def _triton() -> Primitives | None:
     except ImportError:  # no triton on this system
         return None
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(
-            f"Triton is installed, but cannot make kernels here ({reason}). CLADE trains without them, more slowly. It "
-            "needs a C compiler and Python's headers (gcc, python3-dev).",
+            f"Triton is installed, but cannot make kernels here ({first_line(error)}). CLADE trains without them, more "
+            "slowly. It needs a C compiler and Python's headers (gcc, python3-dev).",
             RuntimeWarning,
             stacklevel=2,
         )

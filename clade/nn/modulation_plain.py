@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _PIECE = 1 << 18
-_PIECE_ELSEWHERE = 1 << 25  # where no cache is to be kept to, and launches cost
 """Numbers of a temporary: 1 MB in float32, where calls cost little and the cache still holds several."""
+_PIECE_ELSEWHERE = 1 << 25
+"""The same off the CPU, where there is no such cache and launches cost."""
 
 
 def apply_plain(
