@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clade.errors import first_line
+from clade.nn.modulation_plain import look_up_plain, scaled_plain
 
-_CHUNK = 1 << 20  # values at a time: temporaries of 4 MiB stay in the cache
+_PIECE = 1 << 18  # numbers of a temporary, which then stays in the cache
+_MOST_OTHERS = 0.25  # of the pixels; with more of them it takes longer than all pixels one by one
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Lookup:
 
 
 class Kernels:
-    """The passes written with torch's operators, over blocks of rows that stay in the cache."""
+    """The passes written with torch's operators, on a CPU over pieces that stay in the cache."""
 
     def modulate(self, x: Tensor, lookup: Lookup, slope: float | None, upsample: bool) -> Tensor:
         """LeakyReLU(slope) of the modulated x, or without it for None.
@@ -56,55 +58,14 @@ class Kernels:
         Returns:
             (N, C, H, W), channels last, in the type of x.
         """
-        x = x.permute(0, 2, 3, 1)
-        count, height, width = lookup.index.shape
-        y = torch.empty(count, height, width, x.shape[-1], dtype=x.dtype, device=x.device)
-        step = height + height % 2
-        maps = [slice(None)]
-        if x.device.type == "cpu":
-            step = max(2, _CHUNK // (width * x.shape[-1]) // 2 * 2)
-            maps = [slice(n, n + 1) for n in range(count)]
-        for of in maps:
-            for top in range(0, height, step):
-                rows = slice(top, top + step)
-                part = x[of, top // 2 : (top + step) // 2] if upsample else x[of, rows]
-                offsets = None if lookup.offsets is None else lookup.offsets[of, :, rows]
-                self._write(y[of, rows], part, lookup.index[of, rows], lookup, offsets, slope, upsample)
-        return y.permute(0, 3, 1, 2)
-
-    @staticmethod
-    def _write(
-        y: Tensor,
-        x: Tensor,
-        index: Tensor,
-        lookup: Lookup,
-        offsets: Tensor | None,
-        slope: float | None,
-        upsample: bool,
-    ) -> None:
-        n, h, w, c = x.shape
-        shape = (n, h, 2, w, 2, c) if upsample else (n, h, w, c)
-        if upsample:
-            x = x[:, :, None, :, None].expand(shape)
-        scale = F.embedding(index, lookup.scale).view(shape)
-        shift = F.embedding(index, lookup.shift).view(shape)
-        x = x.to(scale.dtype)
-        if offsets is None:
-            z = torch.addcmul(shift, x, scale)
-        else:
-            assert lookup.mean is not None
-            assert lookup.weights is not None
-            f, g = (part.reshape(*shape[:-1], 1) for part in _factors(offsets, lookup.weights))
-            z = shift.mul_(g).addcmul_(x - lookup.mean, scale.mul_(f))
-        if slope is not None:
-            F.leaky_relu_(z, slope)
-        y.view(shape).copy_(z)
+        return _modulated_layers(x, [(lookup, slope)], upsample)[0]
 
     def modulate_pair(
         self, x: Tensor, first: Lookup, slope: float, second: Lookup, upsample: bool
     ) -> tuple[Tensor, Tensor]:
         """Two layers of the same x and index: the first activated, the second not (a block with a learned shortcut)."""
-        return self.modulate(x, first, slope, upsample), self.modulate(x, second, None, upsample)
+        one, two = _modulated_layers(x, [(first, slope), (second, None)], upsample)
+        return one, two
 
     def activate(self, x: Tensor, slope: float | None, upsample: bool) -> Tensor:
         """The same without a layer."""
@@ -223,6 +184,102 @@ def _modulated(x: Tensor, index: Tensor, tables: tuple[Tensor, ...], slope: floa
     if slope is not None:
         y = F.leaky_relu(y, slope)
     return y.to(dtype).reshape(n, h, w, -1).permute(0, 3, 1, 2)
+
+
+def _modulated_layers(x: Tensor, layers: list[tuple[Lookup, float | None]], upsample: bool) -> list[Tensor]:
+    """Layers of the same x and index, each with the slope behind it."""
+    doubling = _Doubling.of(x, layers[0][0].index) if upsample and x.device.type == "cpu" else None
+    if doubling is not None:
+        return [doubling(*layer) for layer in layers]
+    if upsample:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    pixels, index = _pixels(x), layers[0][0].index
+    return [
+        _picture(
+            look_up_plain(pixels, index.flatten(), lookup.scale, lookup.shift, lookup.mean, _factors_of(lookup), slope),
+            index,
+        )
+        for lookup, slope in layers
+    ]
+
+
+@dataclass(frozen=True)
+class _Doubling:
+    """Features doubled and modulated. Where 2x2 pixels have one row of the table, it is computed once for them.
+
+    Args:
+        index: (N, 2 h, 2 w), as a lookup has it.
+        x, rows: features and row of what is computed: the first of each 2x2 pixels, and those that differ from it.
+        parts: which of these each pixel of (N, 2 h, 2 w) is.
+    """
+
+    index: Tensor
+    x: tuple[Tensor, Tensor]
+    rows: tuple[Tensor, Tensor]
+    parts: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, index: Tensor) -> _Doubling | None:
+        """None where too many pixels differ."""
+        n, height, width = index.shape
+        first = index[:, ::2, ::2]
+        differ = index.view(n, height // 2, 2, width // 2, 2) != first[:, :, None, :, None]
+        others = differ.flatten().nonzero().flatten()
+        if len(others) > _MOST_OTHERS * index.numel():
+            return None
+        own = torch.arange(first.numel(), dtype=torch.int32, device=index.device).view(first.shape)
+        parts = own[:, :, None, :, None].expand(differ.shape).flatten()
+        x = _pixels(x)
+        different = torch.index_select(x, 0, parts[others])
+        rows = (first.flatten(), index.flatten()[others])
+        parts[others] = torch.arange(len(x), len(x) + len(others), dtype=torch.int32, device=index.device)
+        return cls(index, (x, different), rows, parts)
+
+    def __call__(self, lookup: Lookup, slope: float | None) -> Tensor:
+        factors = _factors_of(lookup)
+        if factors is None:
+            write = partial(look_up_plain, slope=slope)
+            computed = self._computed(write, self.x[0].dtype, lookup.scale, lookup.shift)
+            return _picture(torch.index_select(computed, 0, self.parts), self.index)
+        assert lookup.mean is not None
+        computed = self._computed(scaled_plain, lookup.scale.dtype, lookup.scale, lookup.mean)
+        index = self.index.flatten()
+        y = self.x[0].new_empty(len(index), computed.shape[1])
+        step = max(1, _PIECE // y.shape[1])
+        for begin in range(0, len(y), step):
+            piece = slice(begin, begin + step)
+            f, g = factors[:, piece, None]
+            z = torch.index_select(lookup.shift, 0, index[piece]).mul_(g)
+            z.addcmul_(torch.index_select(computed, 0, self.parts[piece]), f)
+            y[piece] = z if slope is None else F.leaky_relu_(z, slope)
+        return _picture(y, self.index)
+
+    def _computed(self, write: Callable[..., Tensor], dtype: torch.dtype, *tables: Tensor) -> Tensor:
+        sizes = [len(part) for part in self.x]
+        y = self.x[0].new_empty(sum(sizes), tables[0].shape[1], dtype=dtype)
+        for x, rows, part in zip(self.x, self.rows, y.split(sizes), strict=True):
+            write(x, rows, *tables, out=part)
+        return y
+
+
+def _picture(pixels: Tensor, index: Tensor) -> Tensor:
+    """(N H W, C) -> (N, C, H, W), of the same memory"""
+    return pixels.view(*index.shape, -1).permute(0, 3, 1, 2)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N H W, C), of the same memory where it is channels last"""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _factors_of(lookup: Lookup) -> Tensor | None:
+    """f and g of :class:`Lookup`, (2, N H W), where it has offsets"""
+    if lookup.offsets is None:
+        return None
+    assert lookup.weights is not None
+    of_y, of_x, constant = lookup.weights.view(2, 3, 1, 1, 1).unbind(1)
+    y, x = lookup.offsets.unbind(1)
+    return torch.addcmul(constant, y, of_y).addcmul_(x, of_x).flatten(1)
 
 
 EAGER = Kernels()

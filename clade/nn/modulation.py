@@ -26,6 +26,8 @@ from clade.nn.norm import BatchNorm
 
 _BLOCK = 1 << 14
 """Pixels whose statistics torch computes in one call on a CPU."""
+_PIXEL = 8
+"""Numbers of a table that take as long as finding out whether a pixel's class has occurred before."""
 
 
 def modulate(
@@ -97,7 +99,12 @@ class _Modulate(torch.autograd.Function):
         norm: nn.BatchNorm2d,
         slope: float | None,
     ) -> Tensor:
-        ctx.slope, ctx.count = slope, None
+        ctx.slope, ctx.count, ctx.rows = slope, None, len(gamma)
+        present = None
+        if x.device.type == "cpu" and _PIXEL * len(x) < gamma.numel():
+            present, ids = torch.unique(ids, return_inverse=True)
+            present = present.long()
+            gamma, beta = gamma[present], beta[present]
         ctx.synchronised = type(norm) is BatchNorm and _processes() > 1
         if norm.training:
             mean, variance, ctx.count = _of_the_batch(x, norm, ctx.synchronised)
@@ -108,13 +115,13 @@ class _Modulate(torch.autograd.Function):
         rstd = torch.rsqrt(variance + norm.eps)
         if not norm.training:
             mean = mean.clone()  # the running statistics may move before the backward
-        ctx.save_for_backward(x, ids, gamma, beta, mean, rstd, scales)
+        ctx.save_for_backward(x, ids, gamma, beta, mean, rstd, scales, present)
         return _primitives(x).apply(x, ids, gamma, beta, mean, rstd, scales, slope)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, ids, gamma, beta, mean, rstd, scales = ctx.saved_tensors
+        x, ids, gamma, beta, mean, rstd, scales, present = ctx.saved_tensors
         rest = (x, ids, gamma, beta, mean, rstd, scales, ctx.slope)
         (grad,) = grads
         grad = grad if grad.stride(1) == 1 else grad.contiguous()
@@ -134,9 +141,13 @@ class _Modulate(torch.autograd.Function):
             dx = input_plain(kept["kept"], *rest[:-1], None, inner, out=kept["kept"])
         elif ctx.needs_input_grad[0]:
             dx = primitives.input(grad, *rest, inner)
+        dgamma, dbeta = dgamma.to(gamma.dtype), dbeta.to(beta.dtype)
+        if present is not None:
+            shape = (ctx.rows, gamma.shape[1])
+            dgamma, dbeta = (part.new_zeros(shape).index_copy_(0, present, part) for part in (dgamma, dbeta))
         if dscales is not None and scales is not None:
             dscales = dscales.to(scales.dtype)
-        return dx, None, dgamma.to(gamma.dtype), dbeta.to(beta.dtype), dscales, None, None
+        return dx, None, dgamma, dbeta, dscales, None, None
 
 
 def _of_the_batch(x: Tensor, norm: nn.BatchNorm2d, synchronised: bool) -> tuple[Tensor, Tensor, Tensor | int]:
@@ -155,6 +166,9 @@ def _of_the_batch(x: Tensor, norm: nn.BatchNorm2d, synchronised: bool) -> tuple[
         )
     norm.num_batches_tracked.add_(1)
     momentum = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
+    if x.device.type == "cpu" and pixels <= _BLOCK and not synchronised:
+        mean, variance = torch.batch_norm_update_stats(_picture(x), norm.running_mean, norm.running_var, momentum)
+        return mean, variance, pixels
     own_mean, own_variance = _own_statistics(x)
     total, square = own_mean * pixels, (own_variance + own_mean.square()) * pixels
     sums = torch.stack([total, square, torch.full_like(total, pixels)])
@@ -178,10 +192,9 @@ def _own_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     means, variances, counts = [], [], []
     for block in x.split(_BLOCK if x.device.type == "cpu" else max(1, len(x))):
-        picture = block.reshape(1, len(block), 1, -1).permute(0, 3, 1, 2)
         # Given buffers of that type, torch also returns it; else the statistics of bfloat16 would be rounded to it.
         unused = x.new_zeros((2, x.shape[1]), dtype=widened(x.dtype))
-        mean, variance = torch.batch_norm_update_stats(picture, unused[0], unused[1], 0.0)
+        mean, variance = torch.batch_norm_update_stats(_picture(block), unused[0], unused[1], 0.0)
         means.append(mean)
         variances.append(variance)
         counts.append(len(block))
@@ -189,6 +202,11 @@ def _own_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     each, within = torch.stack(means).double(), torch.stack(variances).double()
     mean = (weights * each).sum(0)
     return mean, (weights * (within + (each - mean).square())).sum(0)
+
+
+def _picture(x: Tensor) -> Tensor:
+    """(P, C) -> (1, C, P, 1), channels last"""
+    return x.reshape(1, len(x), 1, -1).permute(0, 3, 1, 2)
 
 
 def _processes() -> int:

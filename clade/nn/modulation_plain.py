@@ -38,11 +38,40 @@ def apply_plain(
         scales: (2, P), s_g and s_b; None for 1.
         slope: of LeakyReLU; None for the identity.
     """
-    work = _Work(x, ids, gamma, beta, mean, rstd, scales)
-    y = x.new_empty(x.shape)
-    direct = x.dtype == work.wide
+    return _applied(_Normalizing(x, ids, gamma, beta, mean, rstd, scales), slope)
+
+
+def look_up_plain(
+    x: Tensor,
+    ids: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor | None = None,
+    scales: Tensor | None = None,
+    slope: float | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """The same with what does not depend on the picture multiplied out: y = act(scale[k] x + shift[k]).
+
+    With ``scales``, y = act(s_g scale[k] (x - mean) + s_b shift[k]). ``out`` (P, C), of the type of x or of what is
+    computed in, is where y goes.
+    """
+    return _applied(_Work(x, ids, scale, shift, mean, scales), slope, out)
+
+
+def scaled_plain(x: Tensor, ids: Tensor, scale: Tensor, mean: Tensor, out: Tensor) -> Tensor:
+    """scale[k] (x - mean), written to ``out`` (P, C) of the type of ``scale``."""
+    work = _Work(x, ids, scale, scale, mean, None)
     for piece in work.pieces():
-        pre = work.before_activation(piece, out=y[piece] if direct else work.buffer(3, piece))
+        torch.mul(work.centred(piece), work.table_of(piece), out=out[piece])
+    return out
+
+
+def _applied(work: _Work, slope: float | None, out: Tensor | None = None) -> Tensor:
+    y = work.x.new_empty(work.x.shape) if out is None else out
+    direct = y.dtype == work.wide
+    for piece in work.pieces():
+        pre = work.before_activation(piece, out=y[piece] if direct else work.buffer(2, piece))
         if slope is not None:
             F.leaky_relu_(pre, slope)
         if not direct:
@@ -75,14 +104,15 @@ def reduce_plain(
     Returns:
         (dgamma (K, C), dbeta (K, C), inner (2, C), dscales (2, P) or None), in at least float32
     """
-    work = _Work(x, ids, gamma, beta, mean, rstd, scales)
+    work = _Normalizing(x, ids, gamma, beta, mean, rstd, scales)
     dgamma, dbeta = torch.zeros_like(work.gamma), torch.zeros_like(work.gamma)
     scaled = dbeta if scales is None else torch.zeros_like(work.gamma)  # sum of g * s_g
     dscales = None if work.scales is None else torch.empty_like(work.scales)
     for piece in work.pieces():
         of = ids[piece]
-        g = work.after_activation(grad, piece, slope)
-        if kept is not None:
+        into = kept[piece] if kept is not None and kept.dtype == work.wide else None
+        g = work.after_activation(grad, piece, slope, into)
+        if kept is not None and g is not into:
             kept[piece].copy_(g)
         centred, product = work.centred(piece), work.buffer(4, piece)
         if work.scales is not None and dscales is not None:
@@ -118,7 +148,7 @@ def input_plain(
         inner_mean: ``inner`` by the number of pixels (2, C); zeros where the statistics do not depend on x.
         out: where dx goes; it may be ``grad``.
     """
-    work = _Work(x, ids, gamma, beta, mean, rstd, scales)
+    work = _Normalizing(x, ids, gamma, beta, mean, rstd, scales)
     factor = -work.rstd.square() * inner_mean[1]
     offset = torch.addcmul(-work.rstd * inner_mean[0], work.mean, factor, value=-1)
     dx = x.new_empty(x.shape) if out is None else out
@@ -135,19 +165,18 @@ def input_plain(
 
 
 class _Work:
-    """The tables, and memory for what is computed of one piece of pixels: buffers that every piece uses again."""
+    """The tables, and memory for what is computed of one piece of pixels: buffers that every piece uses again.
+
+    y = table[k] x + shift[k]; with scales, y = s_g table[k] (x - mean) + s_b shift[k].
+    """
 
     def __init__(
-        self, x: Tensor, ids: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, rstd: Tensor, scales: Tensor | None
+        self, x: Tensor, ids: Tensor, table: Tensor, shift: Tensor, mean: Tensor | None, scales: Tensor | None
     ) -> None:
         self.wide = widened(x.dtype)
-        self.x, self.ids = x, ids
-        self.gamma, self.shift, self.mean, self.rstd = (t.detach().to(self.wide) for t in (gamma, beta, mean, rstd))
+        self.x, self.ids, self.table, self.shift, self.mean = x, ids, table, shift, mean
         self.scales = None if scales is None else scales.detach().to(self.wide)
-        self.table = self.gamma * self.rstd
-        if scales is None:
-            self.shift = torch.addcmul(self.shift, self.table, self.mean, value=-1)  # y = table[k] x + shift[k]
-        channels = x.shape[1]
+        channels = table.shape[1]
         piece = _PIECE if x.device.type == "cpu" else _PIECE_ELSEWHERE
         self.step = max(1, piece // channels)
         self.buffers = [part.view(-1, channels) for part in _memory(x, self.wide, self.step * channels)]
@@ -167,14 +196,15 @@ class _Work:
 
     def centred(self, piece: slice) -> Tensor:
         """x - mean"""
+        assert self.mean is not None
         return torch.sub(self.wide_part(self.x, piece), self.mean, out=self.buffer(0, piece))
 
     def table_of(self, piece: slice) -> Tensor:
-        """gamma[k] * rstd"""
+        """table[k]"""
         return torch.index_select(self.table, 0, self.ids[piece], out=self.buffer(1, piece))
 
     def shift_of(self, piece: slice) -> Tensor:
-        """beta[k]; without scales, less what the mean takes away: beta[k] - gamma[k] * rstd * mean"""
+        """shift[k]"""
         return torch.index_select(self.shift, 0, self.ids[piece], out=self.buffer(2, piece))
 
     def before_activation(self, piece: slice, out: Tensor) -> Tensor:
@@ -184,15 +214,34 @@ class _Work:
         of_gamma, of_beta = self.scales[:, piece, None]
         return torch.mul(shift, of_beta, out=out).addcmul_(table.mul_(self.centred(piece)), of_gamma)
 
-    def after_activation(self, grad: Tensor, piece: slice, slope: float | None) -> Tensor:
-        """g, in buffer 3 or in ``grad`` itself"""
+    def after_activation(self, grad: Tensor, piece: slice, slope: float | None, into: Tensor | None = None) -> Tensor:
+        """g, in ``into`` (buffer 3 where None is given) or in ``grad`` itself"""
         part = grad[piece]
         g = part if part.dtype == self.wide else self.buffer(3, piece).copy_(part)
         if slope is None:
             return g
         pre = self.before_activation(piece, out=self.buffer(4, piece))
-        into = self.buffer(3, piece)
+        into = self.buffer(3, piece) if into is None else into
         return torch.ops.aten.leaky_relu_backward.grad_input(g, pre, slope, False, grad_input=into)
+
+
+class _Normalizing(_Work):
+    """y = gamma[k] s_g (x - mean) rstd + beta[k] s_b: the table is gamma * rstd.
+
+    The shift is beta; without scales, less what the mean takes away.
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self, x: Tensor, ids: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, rstd: Tensor, scales: Tensor | None
+    ) -> None:
+        wide = widened(x.dtype)
+        self.gamma, shift, mean, self.rstd = (t.detach().to(wide) for t in (gamma, beta, mean, rstd))
+        table = self.gamma * self.rstd
+        if scales is None:
+            shift = torch.addcmul(shift, table, mean, value=-1)
+        super().__init__(x, ids, table, shift, mean, scales)
 
 
 _kept = threading.local()

@@ -267,8 +267,36 @@ def test_modulation_is_what_its_equation_says(kernels, upsample, factors):
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("factors", [False, True])
+@pytest.mark.parametrize("others", [0, 3, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_doubling_computes_pixels_of_another_class_by_themselves(dtype, others, factors):
+    torch.manual_seed(0)
+    n, c, h, w = 2, 5, 6, 10
+    index = torch.randint(0, 7, (n, h // 2, w // 2), dtype=torch.int32)
+    index = index.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    index.view(-1)[torch.randperm(index.numel())[:others]] = 6
+
+    def lookup():
+        more = (torch.randn(c), torch.rand(n, 2, h, w), torch.randn(2, 3)) if factors else ()
+        return Lookup(index, torch.randn(7, c), torch.randn(7, c), *more)
+
+    first, second = lookup(), lookup()
+    x = torch.randn(n, c, h // 2, w // 2).to(dtype)
+    big = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    pair = Kernels().modulate_pair(x, first, 0.2, second, True)
+    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 2**-7, "rtol": 2**-7}
+    for found, wanted, slope in zip(pair, (first, second), (0.2, None), strict=True):
+        assert found.dtype == dtype
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(found, Kernels().modulate(big, wanted, slope, False), **tolerance)
+        if others == 3 and not factors:  # the same numbers, not only near ones
+            assert torch.equal(found, Kernels().modulate(big, wanted, slope, False))
+
+
 def test_modulation_in_blocks_of_rows_leaves_nothing_out(monkeypatch):
-    monkeypatch.setattr("clade.engine.kernels._CHUNK", 40)
+    for module in ("clade.engine.kernels", "clade.nn.modulation_plain"):
+        monkeypatch.setattr(f"{module}._PIECE", 40)
     test_modulation_is_what_its_equation_says(Kernels(), True, True)
     test_modulation_is_what_its_equation_says(Kernels(), False, False)
 

@@ -222,6 +222,28 @@ def test_only_the_gradients_that_are_asked_for_are_needed():
     assert torch.equal(found[1], expected[1])
 
 
+@pytest.mark.parametrize("ids_type", [torch.int32, torch.int64])
+@pytest.mark.parametrize("scaled", [False, True], ids=["", "scales"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_a_table_much_larger_than_the_map_gives_the_same(training, scaled, ids_type, monkeypatch):
+    results = []
+    for pixel in (modulation._PIXEL, 1 << 20):  # by the rows that occur, by all of them
+        monkeypatch.setattr(modulation, "_PIXEL", pixel)
+        (x, *_), ids, norm = case(torch.float32, scaled, training)
+        tables = [noise(300, 6, seed=k).requires_grad_() for k in (2, 3)]
+        scales = [1 + noise(2, 56, seed=4) / 2] if scaled else []
+        leaves = [x, *tables, *(leaf.requires_grad_() for leaf in scales)]
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
+            y = fused(leaves, (70 * ids).to(ids_type), norm, 0.2)
+        grads = torch.autograd.grad((y * noise(*y.shape, seed=5)).sum(), leaves)
+        assert not grads[1][1:70].any()
+        results.append((y, *grads, *norm.buffers(), sum(t.shape == (300, 6) for t in kept)))
+    assert (results[0][-1], results[1][-1]) == (0, 2)
+    for found, expected in zip(results[0][:-1], results[1][:-1], strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
 def test_a_single_pixel_cannot_be_trained_on():
     norm = BatchNorm(3)
     with pytest.raises(CladeError, match=r"\(1, 3\).*more than 1 value.*larger"):
