@@ -9,17 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from clade import commands_data, commands_study
 from clade._version import __version__
-from clade.errors import CladeError
-
-
-class _Usage(CladeError):
-    """Wrong words on the command line."""
+from clade.errors import CladeError, UsageError
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise _Usage(f"{message}. See `{self.prog} --help`.")
+        raise UsageError(f"{message}. See `{self.prog} --help`.")
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,20 +105,20 @@ def _seed(text: str) -> int:
 def _style(texts: Sequence[str], labels: str | None) -> Any:
     """A photo's path, a pair with its label map, or {class: photo}."""
     if len(texts) > 1:
-        raise _Usage("--style was given more than once; several classes go into one, CLASS=PHOTO,CLASS=PHOTO.")
+        raise UsageError("--style was given more than once; several classes go into one, CLASS=PHOTO,CLASS=PHOTO.")
     text = texts[0] if texts else None
     if labels is not None:
         if text is None or ("=" in text and not os.path.exists(text)):
-            raise _Usage("--style-labels is the label map of one photo, --style PHOTO.")
+            raise UsageError("--style-labels is the label map of one photo, --style PHOTO.")
         return text, labels
     if text is None or "=" not in text or os.path.exists(text):
         return text
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and photo for name, _, photo in pairs):
-        raise _Usage(f"--style is '{text}'; needed is a photo, or CLASS=PHOTO,CLASS=PHOTO.")
+        raise UsageError(f"--style is '{text}'; needed is a photo, or CLASS=PHOTO,CLASS=PHOTO.")
     styles = {name.strip(): photo for name, _, photo in pairs}
     if len(styles) < len(pairs):
-        raise _Usage(f"--style is '{text}'; it names a class twice.")
+        raise UsageError(f"--style is '{text}'; it names a class twice.")
     return styles
 
 
@@ -132,7 +129,7 @@ def _target(text: str | None) -> Any:
     try:
         return _seed(text)
     except argparse.ArgumentTypeError as error:
-        raise _Usage(f"--to: {error}.") from error
+        raise UsageError(f"--to: {error}.") from error
     except ValueError:
         return _style([text], None)
 
@@ -141,45 +138,10 @@ def _height_width(text: str, needed: str = "HxW, 256x512 say") -> tuple[int, int
     try:
         height, width = (int(part) for part in text.lower().split("x"))
     except ValueError as error:
-        raise _Usage(f"--size is '{text}'; needed is {needed}.") from error
+        raise UsageError(f"--size is '{text}'; needed is {needed}.") from error
     if min(height, width) < 1:
-        raise _Usage(f"--size is '{text}'; both sides must be at least 1.")
+        raise UsageError(f"--size is '{text}'; both sides must be at least 1.")
     return height, width
-
-
-def _check_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "dir", help="dataset folder: images/, labels/, perhaps instances/ and classes.json; or train/, val/"
-    )
-    parser.add_argument("--split", help="only this part")
-    parser.add_argument("--num-classes", type=int, help="number of classes, where there is no classes.json")
-    parser.add_argument("--unknown", type=int, help="number of unlabelled pixels")
-    parser.add_argument("--remap", help='numbers to read as others, {"37": 255} say')
-    parser.add_argument("--json", action="store_true", help="print a report for programs")
-
-
-def _check(args: argparse.Namespace, _: list[str]) -> int:
-    from rich.console import Console
-
-    from clade.data import check
-
-    report = check(
-        args.dir, split=args.split, num_classes=args.num_classes, unknown=args.unknown, remap=_remap(args.remap)
-    )
-    if args.json:
-        print(json.dumps(report.to_dict(), indent=1))
-    else:
-        report.print(Console(soft_wrap=not sys.stdout.isatty()))
-    return 0 if report.clean else 1
-
-
-def _remap(text: str | None) -> dict[int, int] | None:
-    if text is None:
-        return None
-    try:
-        return {int(source): int(target) for source, target in json.loads(text).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise _Usage(f"--remap is '{text}'; needed is a JSON mapping of numbers, {{\"37\": 255}} say.") from error
 
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
@@ -280,11 +242,36 @@ Command = tuple[Callable[[argparse.Namespace, list[str]], int], Callable[[argpar
 COMMANDS: dict[str, Command] = {
     "train": (_train, _train_arguments, "train by a recipe, or go on with a training"),
     "generate": (_generate, _generate_arguments, "label maps -> images"),
-    "data check": (_check, _check_arguments, "find everything that is wrong with a dataset folder"),
+    "data check": (
+        commands_data.check,
+        commands_data.check_arguments,
+        "find everything that is wrong with a dataset, and what would fix it",
+    ),
+    "data convert": (
+        commands_data.convert,
+        commands_data.convert_arguments,
+        "masks in other forms (RGB, parts, COCO, polygons, ...) -> a dataset folder",
+    ),
+    "data prepare": (
+        commands_data.prepare,
+        commands_data.prepare_arguments,
+        "pack a dataset at the size of a recipe, for fast loading",
+    ),
+    "study build": (
+        commands_study.build,
+        commands_study.build_arguments,
+        "make a blinded two-choice user study of pictures",
+    ),
+    "study serve": (commands_study.serve, commands_study.serve_arguments, "run a study as a web page"),
+    "study report": (commands_study.report, commands_study.report_arguments, "what the participants of a study prefer"),
     "info": (_info, _info_arguments, "what a checkpoint holds"),
     "convert": (_convert, _convert_arguments, "a SPADE generator -> CLADE with its weights, without data"),
     "profile": (_profile, _profile_arguments, "what generators cost: parameters, multiply-adds, time, memory"),
 }
+
+_GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
+_WITH_RECIPE = ("train", "data prepare")
+"""Commands that take a recipe and dotted overrides of its keys."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -305,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone, as in `clade info X | head -1`
         return 1
-    except _Usage as error:
+    except UsageError as error:
         if debug:
             raise
         print(f"clade: error: {error}", file=sys.stderr)
@@ -325,7 +312,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     name = next((name for name in COMMANDS if arguments[: len(name.split())] == name.split()), None)
     if name is None:
-        if not [word for word in arguments[:2] if word not in ("data", "-h", "--help")]:
+        if not [word for word in arguments[:2] if word not in {*_GROUPS, "-h", "--help"}]:
             _print_help()
             return 0
         _unknown(arguments)
@@ -333,17 +320,17 @@ def _run(arguments: list[str]) -> int:
     parser = _Parser(prog=f"clade {name}", description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
     add_arguments(parser)
     rest = arguments[len(name.split()) :]
-    if name != "train":
+    if name not in _WITH_RECIPE:
         return run(parser.parse_args(rest), [])
     if "-h" in rest or "--help" in rest:
         from clade.config import recipe_parser
 
         parser.print_help()
         print()
-        recipe_parser().print_help()
+        recipe_parser(f"clade {name} RECIPE").print_help()
         return 0
     if rest and rest[0].startswith("-"):
-        raise _Usage("the recipe comes first, as in `clade train scenes-tiny --generator.width 8`.")
+        raise UsageError(f"the recipe comes first, as in `clade {name} scenes-tiny --data.flip false`.")
     args, overrides = parser.parse_known_args(rest)
     return run(args, overrides)
 
@@ -360,8 +347,8 @@ def _print_help() -> None:
 def _unknown(arguments: Sequence[str]) -> NoReturn:
     from clade.registry import near_match
 
-    words = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
-    raise _Usage(f"there is no command '{words}'.{near_match(words, COMMANDS)} Known: {', '.join(COMMANDS)}")
+    words = " ".join(arguments[:2]) if arguments[0] in _GROUPS else arguments[0]
+    raise UsageError(f"there is no command '{words}'.{near_match(words, COMMANDS)} Known: {', '.join(COMMANDS)}")
 
 
 if __name__ == "__main__":

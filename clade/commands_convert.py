@@ -27,7 +27,7 @@ from clade.conversion import (
 )
 from clade.conversion.converting import block_layers, norm_option
 from clade.data import Dataset, Sample, ScenesDataset, plain_resize
-from clade.data.folder import require_same_size
+from clade.data.files import require_same_size
 from clade.data.transforms import Fit
 from clade.errors import CladeError
 from clade.generation import LabelFile, find_labels

@@ -21,6 +21,10 @@ class RecipeError(CladeError):
     """A recipe or an override on the command line that cannot be used as it is."""
 
 
+class UsageError(CladeError):
+    """Wrong words on the command line."""
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, without the lines that only its developers read."""
     lines = str(error).strip().splitlines()

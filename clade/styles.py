@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from clade.data import read_photo
-from clade.data.folder import IMAGES, LABEL_SUFFIXES, LABELS
+from clade.data.files import LABEL_SUFFIXES
+from clade.data.folder import IMAGES, LABELS
 from clade.errors import CladeError
 from clade.labels import LabelMap
 

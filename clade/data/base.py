@@ -61,6 +61,14 @@ class Dataset(ABC):
             CladeError: a file that cannot be used; the message names it.
         """
 
+    def classes(self, index: int) -> np.ndarray:
+        """The ids that occur in a picture, ascending; reads no more than it must.
+
+        Raises:
+            CladeError: as :meth:`read`.
+        """
+        return np.unique(self.read(index).ids)
+
 
 DATASETS: Registry[Callable[..., Dataset]] = Registry("dataset")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,90 +13,32 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from clade.data.base import Batch, Dataset, Sample
+from clade.data.sampling import Key, Stream, require_numbers
 from clade.data.transforms import Augment, Fit, Size, plain_resize, to_batch
 from clade.errors import CladeError, DataError
 
-Key = tuple[int, int]
-"""(epoch, index of the picture)"""
-
-
-class Stream:
-    """Which pictures make up which batch: an endless series of shuffled epochs, without a state.
-
-    The place p of the series holds the picture ``order(seed, p // n)[p % n]`` of n. Micro-batch m takes the places from
-    ``m * batch_size * world_size`` on, and rank r the r-th ``batch_size`` of them. So a batch depends on its number
-    alone (resuming is starting at that number), several processes together see what one process would with their
-    batches joined, and no picture is ever more than one time ahead of another.
-
-    Args:
-        dataset_len: number of pictures.
-        batch_size: pictures per micro-batch and process.
-        seed: shuffles.
-        rank, world_size: which process this is, of how many.
-        start, stop: the micro-batches to yield; without ``stop`` there is no end.
-
-    Yields:
-        A list of (epoch, index) for each micro-batch.
-
-    Raises:
-        DataError: a number that makes no sense.
-    """
-
-    def __init__(
-        self,
-        dataset_len: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        start: int = 0,
-        stop: int | None = None,
-    ) -> None:
-        _require_numbers(dataset_len, batch_size, rank, world_size)
-        if seed < 0 or start < 0:
-            raise DataError(f"seed is {seed} and the first batch is {start}; both must be at least 0.")
-        self.dataset_len, self.batch_size, self.seed = dataset_len, batch_size, seed
-        self.rank, self.world_size = rank, world_size
-        self.start, self.stop = start, stop
-        self._orders: dict[int, np.ndarray] = {}
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        number = self.start
-        while self.stop is None or number < self.stop:
-            yield self.batch(number)
-            number += 1
-
-    def __len__(self) -> int:
-        """Number of batches; raises TypeError for a stream without end."""
-        if self.stop is None:
-            raise TypeError("A stream without 'stop' has no length.")
-        return max(self.stop - self.start, 0)
-
-    def batch(self, number: int) -> list[Key]:
-        """Micro-batch ``number`` of this rank."""
-        first = (number * self.world_size + self.rank) * self.batch_size
-        places = (divmod(place, self.dataset_len) for place in range(first, first + self.batch_size))
-        return [(epoch, int(self._order(epoch)[at])) for epoch, at in places]
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if epoch not in self._orders:
-            # A spawn key keeps this apart from the augmentation of picture 0, which is seeded with (seed, epoch, 0).
-            source = np.random.SeedSequence((self.seed, epoch), spawn_key=(0,))
-            self._orders = {epoch: np.random.default_rng(source).permutation(self.dataset_len)}
-        return self._orders[epoch]
+OnSkip = Callable[[str], object]
+"""Is told, in the loader's own process, what is wrong with a file that is skipped; the message names it."""
 
 
 class Loader(DataLoader[Any]):
     """A DataLoader of :class:`Batch`. A CladeError in a worker comes out as it was raised, without a traceback."""
 
+    on_skip: OnSkip | None = None
+
     def __iter__(self) -> Any:
-        for batch in super().__iter__():
-            if isinstance(batch, CladeError):
+        for made in super().__iter__():
+            if isinstance(made, CladeError):
                 try:
-                    raise batch
+                    raise made
                 finally:
-                    del batch  # holds this frame by its traceback: left to the collector, the workers end 5 s later
-            yield batch
+                    del made  # holds this frame by its traceback: left to the collector, the workers end 5 s later
+            batch, skipped = made
+            for message in skipped:
+                assert self.on_skip is not None
+                self.on_skip(message)
+            if batch is not None:
+                yield batch
 
 
 def train_loader(
@@ -115,28 +57,35 @@ def train_loader(
     stop: int | None = None,
     workers: int = 0,
     pin_memory: bool = False,
+    weights: np.ndarray | None = None,
+    on_skip: OnSkip | None = None,
 ) -> Loader:
     """Augmented batches ``start`` to ``stop`` of a :class:`Stream`.
 
-    A picture's augmentation is seeded with (seed, epoch, index): how many workers there are, and which of them reads
-    what, changes nothing.
+    A picture's augmentation is seeded with (seed, epoch, index), and with how often it came before where it comes again
+    in an epoch: how many workers there are, and which of them reads what, changes nothing.
 
     Args:
         size: (height, width) of the batches.
+        weights: how often each picture comes (:class:`Stream`); None for once per epoch.
+        on_skip: told of each file that cannot be used, every time that one is met. The next picture of the dataset that
+            can be used then takes the place, with the augmentation of the place. None stops at the first.
         with_positions, skip_class: compute ICPE positions, in the workers.
         instances: hand on instance maps where the dataset has them.
         workers: reading processes; 0 reads in this one.
 
     Raises:
-        CladeError: from the first file that cannot be used, while iterating.
+        CladeError: from the first file that cannot be used, while iterating; with ``on_skip``, where none can.
     """
-    stream = Stream(len(dataset), batch_size, seed, rank, world_size, start, stop)
-    return Loader(
-        _Augmented(dataset, size, augment, seed),
+    stream = Stream(len(dataset), batch_size, seed, rank, world_size, start, stop, weights)
+    loader = Loader(
+        _Augmented(dataset, size, augment, seed, skip=on_skip is not None),
         batch_sampler=stream,  # pyright: ignore[reportArgumentType]  # torch wants a Sampler, and uses an iterable
         collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances, skip_class),
         **_processes(workers, pin_memory),
     )
+    loader.on_skip = on_skip
+    return loader
 
 
 def eval_loader(
@@ -152,6 +101,7 @@ def eval_loader(
     pin_memory: bool = False,
     fit: Fit = "stretch",
     skip_class: int | None = None,
+    on_skip: OnSkip | None = None,
 ) -> Loader:
     """Every picture once, in order, without augmentation; the last batch may be smaller.
 
@@ -161,23 +111,27 @@ def eval_loader(
         size: (height, width), or None to keep each picture's own, one picture per batch.
         fit: how a picture of another shape is made to fit (:func:`clade.data.transforms.plain_resize`).
         with_positions, skip_class, instances, workers: as in :func:`train_loader`.
+        on_skip: told of each file that cannot be used, whose picture is then left out: a batch may be smaller, or not
+            come at all. None stops at the first.
 
     Raises:
         DataError: several pictures per batch without a size.
-        CladeError: from the first file that cannot be used, while iterating.
+        CladeError: from the first file that cannot be used, while iterating, without ``on_skip``.
     """
-    _require_numbers(len(dataset), batch_size, rank, world_size)
+    require_numbers(len(dataset), batch_size, rank, world_size)
     if size is None and batch_size != 1:
         raise DataError(
             f"Pictures of their own sizes cannot share a batch of {batch_size}: set a size, or batch_size 1."
         )
-    return Loader(
-        _Plain(dataset, size, fit),
+    loader = Loader(
+        _Plain(dataset, size, fit, skip=on_skip is not None),
         sampler=range(rank, len(dataset), world_size),
         batch_size=batch_size,
         collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances, skip_class),
         **_processes(workers, pin_memory),
     )
+    loader.on_skip = on_skip
+    return loader
 
 
 class Cached(Dataset):
@@ -204,6 +158,9 @@ class Cached(Dataset):
     def name(self, index: int) -> str:
         return self.dataset.name(index)
 
+    def classes(self, index: int) -> np.ndarray:
+        return self.dataset.classes(index)
+
     def read(self, index: int) -> Sample:
         """As the dataset's own ``read``; the arrays are read-only."""
         if index in self._kept:
@@ -220,16 +177,30 @@ class Cached(Dataset):
 
 
 @dataclass(frozen=True)
+class _Item:
+    """A place of a batch: its sample, None where it stays empty, and what was skipped on the way."""
+
+    sample: Sample | None
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Augmented(TorchDataset[Any]):
     dataset: Dataset
     size: Size
     augment: Augment
     seed: int
+    skip: bool
 
-    def __getitem__(self, key: Key) -> Sample | CladeError:
-        epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
-        return _caught(lambda: self.augment(self.dataset.read(index), self.size, rng))
+    def __getitem__(self, key: Key) -> _Item | CladeError:
+        epoch, index, repeat = key
+        rng = np.random.default_rng((self.seed, epoch, index, repeat) if repeat else (self.seed, epoch, index))
+
+        def make() -> _Item:
+            sample, skipped = first_usable(self.dataset, index) if self.skip else (self.dataset.read(index), ())
+            return _Item(self.augment(sample, self.size, rng), skipped)
+
+        return _caught(make)
 
 
 @dataclass(frozen=True)
@@ -237,13 +208,33 @@ class _Plain(TorchDataset[Any]):
     dataset: Dataset
     size: Size | None
     fit: Fit
+    skip: bool
 
-    def __getitem__(self, index: int) -> Sample | CladeError:
-        def make() -> Sample:
+    def __getitem__(self, index: int) -> _Item | CladeError:
+        def make() -> _Item:
             sample = self.dataset.read(index)
-            return sample if self.size is None else plain_resize(sample, self.size, self.fit)
+            return _Item(sample if self.size is None else plain_resize(sample, self.size, self.fit))
 
-        return _caught(make)
+        made = _caught(make)
+        return _Item(None, (str(made),)) if self.skip and isinstance(made, CladeError) else made
+
+
+def first_usable(dataset: Dataset, index: int) -> tuple[Sample, tuple[str, ...]]:
+    """Picture ``index``, or the first one after it that can be read (after the last comes the first).
+
+    Returns:
+        (sample, what is wrong with each one before it)
+
+    Raises:
+        DataError: none can be read.
+    """
+    skipped: list[str] = []
+    for k in range(len(dataset)):
+        try:
+            return dataset.read((index + k) % len(dataset)), tuple(skipped)
+        except CladeError as error:
+            skipped.append(str(error))
+    raise DataError(f"None of the {len(dataset)} pictures can be used. The first one tried: {skipped[0]}")
 
 
 @dataclass(frozen=True)
@@ -253,17 +244,21 @@ class _Collate:
     instances: bool
     skip_class: int | None
 
-    def __call__(self, samples: Sequence[Sample | CladeError]) -> Batch | CladeError:
-        good = []
-        for sample in samples:
-            if isinstance(sample, CladeError):
-                return sample
-            good.append(sample)
+    def __call__(self, items: Sequence[_Item | CladeError]) -> tuple[Batch | None, tuple[str, ...]] | CladeError:
+        good, skipped = [], []
+        for item in items:
+            if isinstance(item, CladeError):
+                return item
+            skipped += item.skipped
+            if item.sample is not None:
+                good.append(item.sample)
 
-        def make() -> Batch:
+        def make() -> tuple[Batch | None, tuple[str, ...]]:
+            if not good:
+                return None, tuple(skipped)
             batch = to_batch(good, self.with_positions, self.instances, self.skip_class)
             # Read the range of the ids here, so that a pyramid need not read it back from a GPU.
-            return replace(batch, label_map=batch.label_map.check(self.num_rows))
+            return replace(batch, label_map=batch.label_map.check(self.num_rows)), tuple(skipped)
 
         return _caught(make)
 
@@ -293,12 +288,3 @@ def _start_worker(_: int) -> None:
     # Both reach the whole process group; they are for the main process, which saves and then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _require_numbers(dataset_len: int, batch_size: int, rank: int, world_size: int) -> None:
-    if dataset_len < 1:
-        raise DataError("The dataset is empty; at least one picture is needed.")
-    if batch_size < 1:
-        raise DataError(f"batch_size is {batch_size}; at least 1 is needed.")
-    if not 0 <= rank < world_size:
-        raise DataError(f"rank is {rank} of world_size {world_size}; needed is 0 <= rank < world_size.")

@@ -56,9 +56,8 @@ class Augment:
         height, width = height / zoom, width / zoom
         top = rng.uniform(0, sample.size[0] - height)
         left = rng.uniform(0, sample.size[1] - width)
-        out = resize(sample, size, (top, left, top + height, left + width))
-        if self.flip and rng.random() < 0.5:
-            out = flip(out)
+        mirror = bool(self.flip and rng.random() < 0.5)
+        out = resize(sample, size, (top, left, top + height, left + width), mirror)
         return color_jitter(out, self.jitter, rng) if self.jitter else out
 
 
@@ -70,8 +69,8 @@ def plain_resize(sample: Sample, size: Size, fit: Fit = "stretch") -> Sample:
     return resize(sample, size, (top, left, top + height, left + width))
 
 
-def resize(sample: Sample, size: Size, box: Box | None = None) -> Sample:
-    """The picture, or the part of it in ``box``, resampled to ``size``.
+def resize(sample: Sample, size: Size, box: Box | None = None, mirror: bool = False) -> Sample:
+    """The picture, or the part of it in ``box``, resampled to ``size``; with ``mirror`` what :func:`flip` makes of it.
 
     Output pixel i lies at ``top + (i + 0.5) * (bottom - top) / height`` of the source. The photo is filtered there
     (bicubic, antialiased), labels and instances are those of the source pixel that holds the point.
@@ -82,10 +81,11 @@ def resize(sample: Sample, size: Size, box: Box | None = None) -> Sample:
     height, width = _positive(size)
     box = box or (0.0, 0.0, *sample.size)
     if box == (0, 0, height, width) == (0, 0, *sample.size):
-        return sample
+        return flip(sample) if mirror else sample
     top, left = max(box[0], 0), max(box[1], 0)
     bottom, right = min(box[2], sample.size[0]), min(box[3], sample.size[1])  # sums of floats may end a hair outside
     rows, columns = _sources(top, bottom, height, sample.size[0]), _sources(left, right, width, sample.size[1])
+    columns = columns[::-1] if mirror else columns
 
     def take(part: np.ndarray | None) -> np.ndarray | None:
         return None if part is None else part.take(rows, axis=0).take(columns, axis=1)
@@ -93,7 +93,8 @@ def resize(sample: Sample, size: Size, box: Box | None = None) -> Sample:
     image = sample.image
     if image is not None:
         photo = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
-        image = np.asarray(photo)
+        # Ten times faster than reversing the columns of an array, which the batch would have to copy in reverse.
+        image = np.asarray(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else photo)
     ids = sample.ids.take(rows, axis=0).take(columns, axis=1)
     return replace(sample, image=image, ids=ids, instances=take(sample.instances))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clade.data import Sample, plain_resize, read_photo
-from clade.data.folder import require_same_size
+from clade.data.files import require_same_size
 from clade.data.transforms import Fit
 from clade.errors import CladeError, DataError, LabelError
 from clade.generation.inputs import LabelFile

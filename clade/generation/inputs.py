@@ -10,14 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from clade.data.folder import (
-    IMAGES,
-    INSTANCES,
-    LABEL_SUFFIXES,
-    LABELS,
-    PHOTO_SUFFIXES,
-    natural_key,
-)
+from clade.data.files import LABEL_SUFFIXES, PHOTO_SUFFIXES, natural_key
+from clade.data.folder import IMAGES, INSTANCES, LABELS
 from clade.errors import DataError, LabelError
 from clade.labels import LabelSpace
 

@@ -2,12 +2,13 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from clade.config import Recipe, list_recipes
-from clade.data import Batch
+from clade.data import Batch, layouts
 from clade.errors import CheckpointError
 from clade.labels import LabelMap, LabelPyramid, LabelSpace
 from clade.models import generator_options
@@ -20,6 +21,8 @@ CLASSES = {"camvid": (11, 255), "ccp": (59, None), "scenes": (12, 255)}
 
 
 def label_space(recipe):
+    if recipe.data.name in layouts() and recipe.data.name != "folder":
+        return layouts()[recipe.data.name].stored_space(Path(), recipe.data.train_split)
     count, unknown = recipe.data.num_classes, recipe.data.unknown
     if count is None:
         count, unknown = CLASSES[recipe.name.split("-")[0]]
@@ -95,6 +98,8 @@ def test_the_paper_s_recipes_have_the_paper_s_settings(name):
     assert recipe.training.epochs == 200
     assert recipe.training.batch_size == (16 if name.startswith("cityscapes") else 32)
     assert recipe.data.size == ((256, 512) if name.startswith("cityscapes") else (256, 256))
+    assert recipe.data.load_size == ((256, 512) if name.startswith("cityscapes") else (286, 286))
+    assert name.startswith(f"{recipe.data.name}-")
     assert (recipe.optimizer.lr_generator, recipe.optimizer.lr_discriminator) == (1e-4, 4e-4)
     assert (recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.constant) == (0, 0.9, 0.5)
     # CC-FPSE's weight of 10 is over 4 layers where ours averages over 3 score maps.

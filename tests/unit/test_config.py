@@ -173,7 +173,7 @@ def test_the_help_explains_every_key():
     assert len(list(leaves())) > 40
     entries = text.split("--")
     for key in leaves():
-        entry = next((e for e in entries if e.startswith(f"{key} ") and "(type:" in e), None)
+        entry = next((e for e in entries if e.startswith((f"{key} ", f"{key}+ ")) and "(type:" in e), None)
         assert entry is not None, f"{key} is missing"
         explained = entry.split(" ", 2)[-1].split("(type:")[0]
         assert len(explained) > len(key.split(".")[-1]) + 10, f"{key} has no explanation: {entry}"

@@ -21,6 +21,7 @@ from clade.losses import ADVERSARIAL
 from clade.models import DISCRIMINATORS, create_generator
 from clade.nn import BatchNorm
 from clade.training import train
+from clade.training.diff_augment import DiffAugment, augmentation_numbers
 from clade.training.state import read_facts
 from clade.training.step import (
     Objective,
@@ -128,7 +129,8 @@ def steps_by(rank, world):
         batch = Batch(image[part], LabelMap(ids[part], instances=ids[part]), tuple("abcd"[part]))
         labels = LabelPyramid(batch.label_map, ROWS)
         noise = latent_noise(noise_seed(5, step), count, (Z,), rank, world).double()
-        losses = training_step(wrapped_g, wrapped_d, batch, labels, objective, noise=noise)
+        augment = DiffAugment(("color", "translation", "cutout"), augmentation_numbers(5, step, count, rank, world))
+        losses = training_step(wrapped_g, wrapped_d, batch, labels, objective, noise=noise, augment=augment)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()

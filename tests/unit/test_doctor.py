@@ -131,7 +131,7 @@ def test_without_classes_it_reports_the_ids_and_a_classes_json_that_works(root: 
     assert "classes.json" in report.problems[0]
     assert dict(report.splits[0].pixels) == {0: 6, 1: 3, 255: 1}
     assert report.suggestion == {"names": ["class 0", "class 1", "class 2"], "unknown": 255}
-    assert json.dumps(report.suggestion) in printed(report)
+    assert "\ndata:\n  num_classes: 3\n  unknown: 255\n" in printed(report)
     (root / "classes.json").write_text(json.dumps(report.suggestion))
     assert check(root).clean
 
@@ -196,13 +196,22 @@ def test_report_as_plain_values_survives_json(root: Path):
     assert list(train["outside"].values()) == [{"7": 1}]
 
 
-def test_printing_shows_square_brackets_and_shortens_long_lists(root: Path):
+def test_printing_shows_square_brackets_and_groups_what_is_alike(root: Path):
     for k in range(30):
         (root / "train/labels" / f"[red]{k}.png").write_bytes(b"")
         save(root / "train/images" / f"[red]{k}.png", np.zeros((1, 1, 3)))
-    text = printed(check(root))
+    report = check(root)
+    text = printed(report)
     assert "[red]0.png: cannot be read" in text
-    assert "and 10 more problems" in text
+    assert text.count("cannot be read") == 3
+    assert "30 label maps cannot be used" in text
+    assert len(report.problems) == 30
+
+
+def test_printing_shortens_long_lists(root: Path):
+    for number in range(100, 130):
+        add(root / "train", str(number), [[number]])
+    assert "and 10 more problems" in printed(check(root))
 
 
 def test_number_of_threads_changes_nothing_and_warning_filters_stay(root: Path):

@@ -100,6 +100,14 @@ def test_shrinking_a_photo_is_antialiased():
     assert np.abs(image[:, 2:-2].astype(int) - 127).max() < 8
 
 
+@pytest.mark.parametrize("size", [(48, 64), (31, 57), (96, 80)])
+def test_mirroring_while_resizing_is_mirroring_the_result(size: tuple[int, int]):
+    for box in (None, (3.3, 1.25, 40.0, 63.5), (0.0, 0.0, 48.0, 64.0)):
+        mirrored, expected = resize(tiles(), size, box, mirror=True), flip(resize(tiles(), size, box))
+        for part in ("image", "ids", "instances"):
+            assert np.array_equal(getattr(mirrored, part), getattr(expected, part))
+
+
 def test_no_change_of_size_returns_the_sample_itself():
     sample = tiles()
     assert resize(sample, (48, 64)) is sample

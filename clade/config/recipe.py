@@ -1,4 +1,4 @@
-"""The recipe of a training: a tree of frozen dataclasses, read from YAML and overridden by dotted keys."""
+"""A whole recipe, read from YAML and overridden by dotted keys."""
 
 from __future__ import annotations
 
@@ -14,157 +14,16 @@ from typing import Any, NoReturn, get_args, get_type_hints
 import jsonargparse
 import yaml
 
+from clade.config.sections import (
+    DataConfig,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LossConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from clade.errors import RecipeError
 from clade.registry import near_match
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What is learned from."""
-
-    name: str = "scenes"
-    """Dataset: 'folder' (images/, labels/, classes.json) or 'scenes' (drawn, built in)."""
-    root: str | None = None
-    """Folder of the dataset."""
-    train_split: str = "train"
-    """Subfolder or part to train on."""
-    val_split: str = "val"
-    """Subfolder or part to validate on."""
-    size: tuple[int, int] = (256, 256)
-    """Height and width of training and validation pictures."""
-    num_classes: int | None = None
-    """Number of classes, where the dataset does not say (no classes.json)."""
-    unknown: int | None = None
-    """Number that label files use for unlabelled pixels, where the dataset does not say."""
-    remap: dict[int, int] | None = None
-    """Number in the label file -> number to read it as."""
-    flip: bool = True
-    """Mirror half of the training pictures."""
-    max_zoom: float = 1.117
-    """Training pictures are enlarged by 1 to this factor and cropped (SPADE: 286/256)."""
-    fit: str = "stretch"
-    """How pictures of another shape come to 'size': 'stretch' as SPADE does, or 'crop' to keep the aspect ratio."""
-    jitter: float = 0.0
-    """Strength of brightness, contrast and saturation changes of the photo, 0 to 1."""
-    workers: int = 0
-    """Loader processes; 0 loads in the training process."""
-    cache_mib: int = 512
-    """Decoded pictures are kept in memory up to this many MiB per process."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Further keywords of the dataset (count, seed for 'scenes')."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """The network that is trained."""
-
-    name: str = "clade"
-    """One of clade.list_generators()."""
-    width: int | None = None
-    """Channels of the last block (the official ngf); by default the network's own, 64 but for spade-light."""
-    upsampling: str | None = None
-    """'normal' starts at 1/32 of the size, 'more' at 1/64, 'most' at 1/128; by default the network's own."""
-    instance_edges: bool = False
-    """The network sees the borders between objects."""
-    z_dim: int | None = None
-    """Start from a latent vector of this length (multi-modal synthesis), 256 in the paper; by default the network's own
-    choice, which is none but for cc-fpse."""
-    encoder: bool = False
-    """Train a style encoder with it (needs a latent input)."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Further keywords of the generator."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
-    """The network that it is trained against."""
-
-    name: str = "multiscale"
-    """'multiscale' (pix2pixHD, SPADE), or 'fpse' (CC-FPSE), which has no 'scales' and 'layers'."""
-    width: int = 64
-    """Channels of the first layer (the official ndf)."""
-    scales: int = 2
-    """Number of scales."""
-    layers: int = 4
-    """Convolutions per scale before the one that scores."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Further keywords of the discriminator (last_stride)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """L = GAN + feature_matching * L_FM + perceptual * L_P + l1 * L_1 + kl * L_KL (equation 18)."""
-
-    adversarial: str = "hinge"
-    """'hinge', 'least-squares', 'non-saturating' or 'wasserstein'."""
-    feature_matching: float = 10.0
-    """Weight of the discriminator's feature matching."""
-    perceptual: float = 10.0
-    """Weight of the VGG19 perceptual loss; 0 needs no VGG weights."""
-    vgg_weights: str | None = None
-    """File with torchvision's VGG19 weights; by default torchvision's own cache is looked at."""
-    vgg_input: str = "imagenet"
-    """'imagenet' normalises as VGG was trained; 'raw' feeds [-1, 1] as the published code does."""
-    l1: float = 0.0
-    """Weight of the mean absolute difference to the photo."""
-    kl: float = 0.05
-    """Weight of the KL term, a mean over the batch; only with a style encoder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """Adam for both networks; TTUR gives the discriminator the larger step."""
-
-    lr_generator: float = 1e-4
-    """Step size of the generator."""
-    lr_discriminator: float = 4e-4
-    """Step size of the discriminator."""
-    beta1: float = 0.0
-    """Adam's first moment."""
-    beta2: float = 0.9
-    """Adam's second moment."""
-    constant: float = 0.5
-    """Part of the training with a constant step size; it then falls linearly to 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How long, how much at once, and what is kept."""
-
-    epochs: float = 200
-    """Times that every training picture is seen; 'steps' overrides it."""
-    steps: int | None = None
-    """Number of optimizer steps."""
-    max_minutes: float | None = None
-    """Save and stop after this long; the same command goes on."""
-    batch_size: int = 1
-    """Pictures per device and backward pass."""
-    accumulate: int = 1
-    """Backward passes per step."""
-    precision: str = "fp32"
-    """'fp32', or 'bf16' (autocast; weights stay float32)."""
-    ema: float = 0.9999
-    """Decay of the generator's moving average, which is what is validated and saved; 0 turns it off."""
-    calibrate: int = 25
-    """Batches on which the averaged generator's BatchNorm statistics are measured before it is validated or saved."""
-    seed: int = 0
-    """Everything random follows from it."""
-    devices: int = 1
-    """Processes on this machine; torchrun overrides it."""
-    accelerator: str = "auto"
-    """'auto', 'cpu' or 'cuda'."""
-    threads: int | None = None
-    """CPU threads per process; bit-exact resume on a CPU needs the same number."""
-    save_every: int = 500
-    """Steps between training states; a killed run loses at most these."""
-    validate_every: float = 10.0
-    """Epochs between validations."""
-    log_every: int = 20
-    """Steps between points of the curves."""
-    samples: int = 6
-    """Validation pictures on a sample sheet."""
-    init_from: str | None = None
-    """Checkpoint whose generator weights the training begins with, as for a fine-tune of what `clade convert` wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +97,9 @@ class Recipe:
             (not 0 <= self.optimizer.constant <= 1, "optimizer.constant", "in [0, 1]"),
             (min(self.data.size) < 32, "data.size", "at least 32 x 32"),
             (self.data.fit not in ("stretch", "crop"), "data.fit", "'stretch' or 'crop'"),
+            (self.data.load_size is not None and min(self.data.load_size) < 1, "data.load_size", "at least 1 x 1"),
+            (self.data.sampling not in ("uniform", "balanced"), "data.sampling", "'uniform' or 'balanced'"),
+            (self.data.on_error not in ("stop", "skip"), "data.on_error", "'stop' or 'skip'"),
             (self.data.max_zoom < 1, "data.max_zoom", "at least 1"),
             (not 0 <= self.data.jitter <= 1, "data.jitter", "in [0, 1]"),
             (self.training.steps is not None and self.training.steps < 1, "training.steps", "at least 1"),
@@ -296,7 +158,7 @@ def list_recipes() -> list[str]:
 
 
 def _recipe_folders() -> list[Path]:
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     # In a wheel the recipes lie inside the package, in a checkout beside it.
     return [folder for folder in (package / "recipes", package.parent / "recipes") if folder.is_dir()][:1]
 

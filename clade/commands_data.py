@@ -1,0 +1,189 @@
+"""``clade data check``, ``convert`` and ``prepare``: their arguments, and what is printed of what they did."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from clade.errors import UsageError
+
+
+def check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dir", help="folder of the dataset, in our layout or in that of a benchmark dataset")
+    parser.add_argument("--name", metavar="DATASET", help="its layout (folder, ade20k, ...); found by itself")
+    parser.add_argument("--split", help="only this part")
+    _space_arguments(parser)
+    parser.add_argument("--labels-only", action="store_true", help="leave the photos unread, which is faster")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many files are read at once; one per core")
+    parser.add_argument("--json", action="store_true", help="print a report for programs")
+    parser.add_argument("--html", metavar="FILE", help="also write a page with class shares and the worst pictures")
+    parser.add_argument("--write", metavar="FILE", help="also write a classes.json that fixes what can be fixed so")
+
+
+def check(args: argparse.Namespace, _: list[str]) -> int:
+    from rich.console import Console
+
+    from clade.data import check
+
+    report = check(
+        args.dir,
+        name=args.name,
+        split=args.split,
+        **_space(args),
+        labels_only=args.labels_only,
+        workers=args.workers,
+    )
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        report.print(Console(soft_wrap=not sys.stdout.isatty()))
+    if args.write is not None:
+        _wrote(report.write_classes(args.write))
+    if args.html is not None:
+        _wrote(report.html(args.html))
+    return 0 if report.clean else 1
+
+
+def convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="folder of the pictures in their present form")
+    parser.add_argument("out", help="folder of the dataset to make")
+    parser.add_argument(
+        "--from",
+        dest="format",
+        required=True,
+        metavar="FORMAT",
+        help="rgb, palette, masks, parts, coco, panoptic, labelme, voc, yolo, folder, or a dataset's name",
+    )
+    parser.add_argument("--split", help="the part to make (train, val); by default as the source is divided, if it is")
+    parser.add_argument("--images", metavar="DIR", help="where the photos lie, if not where the format has them")
+    parser.add_argument("--annotations", metavar="FILE", help="the JSON file of coco and panoptic")
+    parser.add_argument("--palette", metavar="FILE", help="colours of the classes (json, yaml, text), or 'auto'")
+    parser.add_argument("--pattern", help="file names of parts, {name}_{part}.png by default")
+    parser.add_argument("--parts", help="names of the parts in the order of painting, skin,nose,hair say")
+    parser.add_argument("--classes", metavar="FILE", help="names of the classes (a classes.json)")
+    parser.add_argument("--merge", metavar="FILE", help="YAML table that merges classes (docs/data-convert.md)")
+    parser.add_argument("--tolerance", type=int, default=0, metavar="N", help="rgb: how far off a colour may be")
+    parser.add_argument("--exclude", metavar="NAMES", default="", help="names of pictures to leave out, with commas")
+    parser.add_argument("--link", action="store_true", help="link photos (hard links) instead of copying them")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many pictures at once; one per core")
+    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="what a broken file does")
+    parser.add_argument("--json", action="store_true", help="print what was made for programs")
+    parser.epilog = "Nothing is overwritten; the same command goes on where it was stopped."
+
+
+def convert(args: argparse.Namespace, _: list[str]) -> int:
+    from rich.console import Console
+
+    from clade.data.convert import convert
+
+    report = convert(
+        args.source,
+        args.out,
+        args.format,
+        split=args.split,
+        images=args.images,
+        annotations=args.annotations,
+        palette=args.palette,
+        parts=None if args.parts is None else _listed(args.parts),
+        pattern=args.pattern,
+        merge=args.merge,
+        classes=args.classes,
+        tolerance=args.tolerance,
+        link=args.link,
+        workers=args.workers,
+        on_error=args.on_error,
+        exclude=_listed(args.exclude),
+    )
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        report.print(Console(soft_wrap=not sys.stdout.isatty()))
+    return 1 if report.skipped else 0
+
+
+def prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="the recipe that will be trained, a file or a name: its data section says what")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the prepared dataset")
+    parser.add_argument("--shard-mib", type=int, default=256, metavar="N", help="size of a file (256)")
+    parser.add_argument("--workers", type=int, metavar="N", help="reading processes; one per core")
+    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="what a broken file does")
+    parser.epilog = (
+        "Keys of the recipe's data section can be overridden, as in --data.root DIR. Train with --data.root OUT and "
+        "the same recipe. The same command goes on where it was stopped."
+    )
+
+
+def prepare(args: argparse.Namespace, overrides: list[str]) -> int:
+    from dataclasses import replace
+
+    from clade.config import Recipe
+    from clade.data.prepared import prepare
+    from clade.training.builders import raw_dataset
+
+    data = Recipe.from_yaml(args.recipe, overrides).data
+    height, width = data.load_size or [math.ceil(side * data.max_zoom) for side in data.size]
+    at_size = replace(data, load_size=(height, width))
+    prepared = prepare(
+        lambda split: raw_dataset(at_size, split),
+        args.out,
+        size=(height, width),
+        name=data.name,
+        options=data.options,
+        splits=list(dict.fromkeys([data.train_split, data.val_split])),
+        fit=data.fit,  # pyright: ignore[reportArgumentType]  # checked there
+        shard_mib=args.shard_mib,
+        workers=args.workers,
+        on_error=args.on_error,
+    )
+    print(prepared)
+    own = "" if data.load_size else f" --data.load_size [{height},{width}]"
+    print(f"Train with: clade train {args.recipe}{own} --data.root {prepared.root}")
+    return 1 if prepared.skipped else 0
+
+
+def _space_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-classes", type=int, metavar="N", help="number of classes, without a classes.json")
+    parser.add_argument("--unknown", type=int, metavar="N", help="number of unlabelled pixels")
+    parser.add_argument("--remap", metavar="JSON", help='numbers to read as others, {"37": 255} say')
+    parser.add_argument("--palette", metavar="JSON", help="colours of the classes in RGB files, [[128, 64, 128], ...]")
+
+
+def _space(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "num_classes": args.num_classes,
+        "unknown": args.unknown,
+        "remap": _remap(args.remap),
+        "palette": _palette(args.palette),
+    }
+
+
+def _remap(text: str | None) -> dict[int, int] | None:
+    if text is None:
+        return None
+    try:
+        return {int(source): int(target) for source, target in json.loads(text).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"--remap is '{text}'; needed is a JSON mapping of numbers, {{\"37\": 255}} say.") from error
+
+
+def _palette(text: str | None) -> list[tuple[int, int, int]] | None:
+    if text is None:
+        return None
+    try:
+        return [(int(r), int(g), int(b)) for r, g, b in json.loads(text)]
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"--palette is '{text}'; needed is a JSON list of colours, [[128, 64, 128], [70, 70, 70]] say."
+        ) from error
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _wrote(path: str | Path) -> None:
+    print(f"Wrote {path}", file=sys.stderr)

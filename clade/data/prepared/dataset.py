@@ -1,0 +1,174 @@
+"""Reading a prepared dataset."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clade.data.base import DATASETS, Dataset, Sample
+from clade.data.prepared.manifest import AGAIN, MANIFEST, Manifest, Split
+from clade.data.prepared.places import Place, is_url
+from clade.data.prepared.shards import ShardFile, file_hash
+from clade.errors import DataError
+from clade.registry import near_match
+
+
+def is_prepared(root: str | Path) -> bool:
+    """Whether a folder or a URL holds a finished prepared dataset.
+
+    Raises:
+        DataError: a URL that cannot be read, or that holds no prepared dataset: nothing else is read from URLs.
+    """
+    place = Place(root)
+    there = place.holds_manifest()
+    if not there and is_url(root):
+        raise DataError(
+            f"{root}: there is no {MANIFEST}, or it cannot be reached. Only prepared datasets are read from URLs: "
+            "`clade data prepare` makes one, whose folder is then copied there."
+        )
+    return there
+
+
+@DATASETS.register("prepared")
+class PreparedDataset(Dataset):
+    """The pictures of a dataset as :class:`clade.data.Resized` gives them, already decoded.
+
+    Args:
+        root: a folder that ``clade data prepare`` made, or the fsspec URL of one.
+        split: which of its splits.
+        cache: folder for copies of remote shards; by default in the user's cache folder.
+        expect: what a recipe asks for, see :meth:`require`.
+
+    Raises:
+        DataError: no such dataset or split, a damaged one, or another one than expected.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        cache: str | Path | None = None,
+        expect: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.place = Place(root, cache)
+        manifest = self.place.manifest()
+        if split not in manifest.splits:
+            raise DataError(
+                f"{root}: there is no split {split!r}.{near_match(str(split), manifest.splits)} It has "
+                f"{', '.join(manifest.splits)} (data.train_split and data.val_split choose)."
+            )
+        self.facts = manifest.facts
+        self.size, self.fit = manifest.size, str(manifest.facts["fit"])
+        self.label_space = manifest.label_space
+        self.split: Split = manifest.splits[split]
+        if expect is not None:
+            self.require(**expect)
+        self._ends = list(accumulate(shard.pictures for shard in self.split.shards))
+        self._open: dict[int, ShardFile] = {}
+
+    def __len__(self) -> int:
+        return len(self.split.names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}  # each process opens the files by itself
+
+    def name(self, index: int) -> str:
+        return self.split.names[index]
+
+    def classes(self, index: int) -> np.ndarray:
+        return np.array(self.split.classes[index], self._ids_type)
+
+    @property
+    def _ids_type(self) -> Any:
+        return np.uint8 if self.label_space.num_rows <= 256 else np.int32
+
+    def read(self, index: int) -> Sample:
+        """Raises DataError, with the file, for a shard that is missing or damaged."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        number = bisect_right(self._ends, index)
+        shard = self.split.shards[number]
+        if number not in self._open:
+            self._open[number] = ShardFile(self.place.shard(shard), shard)
+        return self._open[number].read(index - (self._ends[number] - shard.pictures), self.name(index))
+
+    def verify(self) -> None:
+        """Read every shard whole.
+
+        Raises:
+            DataError: the first one that is not what was written.
+        """
+        for shard in self.split.shards:
+            path = self.place.shard(shard)
+            ShardFile(path, shard)
+            if file_hash(path) != shard.sha256:
+                raise DataError(f"{path}: its bytes are not those that were written (another hash). {AGAIN}")
+
+    def require(
+        self,
+        *,
+        name: str | None = None,
+        size: tuple[int, int] | None = None,
+        fit: str | None = None,
+        num_classes: int | None = None,
+        unknown: int | None = None,
+        remap: Mapping[int, int] | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Compare what is stored with what a recipe's data section asks for; None asks for nothing.
+
+        Args:
+            name, options: of the dataset that was prepared ("prepared" is any).
+            size: the recipe's load_size.
+            fit: looked at only together with ``size``.
+            num_classes, unknown, remap: of the label space.
+            palette: that RGB label files were read with.
+
+        Raises:
+            DataError: something differs; the message says what is stored, what is asked for and what to do.
+        """
+        space, facts = self.label_space, self.facts
+        asked: list[tuple[str, Any, Any]] = [
+            ("data.name", facts["name"], None if name == "prepared" else name),
+            ("data.load_size", list(self.size), None if size is None else list(size)),
+            ("data.fit", self.fit, None if size is None else fit),
+            ("data.num_classes", space.num_classes, num_classes),
+            ("data.unknown", space.unknown, unknown),
+        ]
+        asked += [(f"data.remap.{k}", space.remap.get(k), v) for k, v in (remap or {}).items()]
+        stored = facts.get("options", {})
+        asked.append(("data.palette", stored.get("palette"), plain(palette)))
+        asked += [(f"data.options.{k}", stored.get(k), plain(v)) for k, v in (options or {}).items()]
+        for key, have, want in asked:
+            if want is not None and want != have:
+                raise DataError(
+                    f"{self.place.root}: was prepared with {key} {_shown(have)}, but the recipe has {_shown(want)}. "
+                    f"Set {key} to {_shown(have)}, or prepare the dataset again, into another folder, with this recipe."
+                )
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if hasattr(value, "to_dict"):
+        return plain(value.to_dict())
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else str(value)
+
+
+def stored_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a local folder, None where there is none; DataError for a damaged one."""
+    place = Place(folder)
+    return place.manifest() if place.holds_manifest() else None
