@@ -6,31 +6,71 @@ import dataclasses
 import inspect
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from clade.checkpoints import read_checkpoint
 from clade.config import DataConfig, DiscriminatorConfig, GeneratorConfig, LossConfig, OptimizerConfig
 from clade.data import Augment, Cached, Dataset, create_dataset
+from clade.data.resized import Resized
+from clade.data.sampling import read_classes, repeat_factors
 from clade.errors import RecipeError
 from clade.labels import LabelSpace
 from clade.losses import ADVERSARIAL, VGGPerceptual
 from clade.models import DISCRIMINATORS, Generator, create_generator, generator_options
 from clade.models.discriminators import Discriminator
 from clade.training.adam import MomentumFreeAdam
+from clade.training.diff_augment import parse_policy
 from clade.training.step import Objective
 
 
 def build_dataset(config: DataConfig, split: str) -> Dataset:
-    """One split of the dataset, decoded pictures cached in memory up to ``cache_mib``."""
+    """One split of the dataset: of what ``clade data prepare`` made, where ``root`` is that, else of the raw files.
+
+    Pictures decoded from raw files are cached in memory up to ``cache_mib``.
+    """
+    if config.root is not None:
+        from clade.data.prepared import PreparedDataset, is_prepared
+
+        if is_prepared(config.root):
+            own = config.name == "prepared"
+            expect: dict[str, Any] = {
+                "name": config.name,
+                "size": config.load_size,
+                "fit": config.fit,
+                "num_classes": config.num_classes,
+                "unknown": config.unknown,
+                "remap": config.remap,
+                "options": None if own else config.options,
+            }
+            return PreparedDataset(config.root, split, expect=expect, **(config.options if own else {}))
+    dataset = raw_dataset(config, split)
+    return Cached(dataset, config.cache_mib << 20) if config.cache_mib else dataset
+
+
+def raw_dataset(config: DataConfig, split: str) -> Dataset:
+    """One split of the dataset from its own files, at the load size."""
     options: dict[str, Any] = {"split": split, **config.options}
-    for key in ("root", "num_classes", "unknown", "remap"):
+    for key in ("root", "num_classes", "unknown", "remap", "palette"):
         if getattr(config, key) is not None:
             options[key] = getattr(config, key)
-    if config.name == "scenes":  # drawn at the size that is trained on
-        options = {"height": config.size[0], "width": config.size[1], **options}
+    if config.name == "scenes":  # drawn at the size that is loaded
+        height, width = config.load_size or config.size
+        options = {"height": height, "width": width, **options}
     dataset = create_dataset(config.name, **options)
-    return Cached(dataset, config.cache_mib << 20) if config.cache_mib else dataset
+    return dataset if config.load_size is None else Resized(dataset, config.load_size, config.fit)  # pyright: ignore[reportArgumentType]  # checked there
+
+
+def build_weights(config: DataConfig, dataset: Dataset, *, progress: bool = False) -> np.ndarray | None:
+    """How often each picture of the training data comes; None for once per epoch.
+
+    Balanced over the classes, every label is read once here.
+    """
+    if config.sampling == "uniform":
+        return None
+    present = read_classes(dataset, skip=config.on_error == "skip", progress=progress)
+    return repeat_factors(present, dataset.label_space.num_classes)
 
 
 def build_augment(config: DataConfig) -> Augment:
@@ -98,6 +138,7 @@ def initialize(generator: Generator, path: str, space: LabelSpace) -> None:
 
 def build_discriminator(config: DiscriminatorConfig, space: LabelSpace, instance_edges: bool) -> Discriminator:
     """The recipe's discriminator; keys that this kind does not have must be left at their defaults."""
+    parse_policy(config.diff_augment)  # of the training step: what is wrong with it is said before anything is built
     build = DISCRIMINATORS[config.name]
     known = set(inspect.signature(build).parameters)
     untaken = _untaken(config, known, {"scales", "layers"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from clade.data import Dataset
+from clade.data.loading import first_usable
 from clade.errors import RecipeError
 from clade.models import Generator
 from clade.nn import BatchNorm
@@ -27,10 +28,14 @@ def check_batch(generator: Generator, size: tuple[int, int], pictures: int) -> N
         )
 
 
-def lacks_instances(training: Dataset, validation: Dataset) -> bool:
-    """Whether both have no instance maps; raises RecipeError where one has them and the other not."""
+def lacks_instances(training: Dataset, validation: Dataset, *, skip: bool = False) -> bool:
+    """Whether both have no instance maps; raises RecipeError where one has them and the other not.
+
+    Looks at the first picture of each, with ``skip`` at the first that can be read.
+    """
     parts = {"training": training, "validation": validation}
-    missing = [name for name, dataset in parts.items() if dataset.read(0).instances is None]
+    samples = {name: first_usable(data, 0)[0] if skip else data.read(0) for name, data in parts.items()}
+    missing = [name for name, sample in samples.items() if sample.instances is None]
     if len(missing) == 1:
         raise RecipeError(f"The {missing[0]} data have no instance maps, the others have. Both need them, or neither.")
     return bool(missing)

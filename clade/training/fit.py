@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,12 @@ from torch import Tensor
 
 from clade.checkpoints import save
 from clade.config import Recipe
-from clade.data import Batch, Dataset, eval_loader, train_loader
+from clade.data import Batch
 from clade.errors import CladeError, RecipeError
 from clade.images import save_png
 from clade.labels import LabelPyramid
 from clade.models import Generator
 from clade.training.builders import (
-    build_augment,
-    build_dataset,
     build_discriminator,
     build_generator,
     build_objective,
@@ -31,8 +29,10 @@ from clade.training.builders import (
     lr_factor,
 )
 from clade.training.calibration import calibrated
-from clade.training.checks import check_batch, check_classes, lacks_instances
+from clade.training.checks import check_batch
+from clade.training.diff_augment import DiffAugment, augmentation_numbers, parse_policy
 from clade.training.ema import Ema
+from clade.training.feed import Feed
 from clade.training.folder import BEST, LAST, STATE, changes, tidy
 from clade.training.launch import make_fabric
 from clade.training.report import Report
@@ -58,6 +58,7 @@ class Result:
         steps: steps of the whole training.
         best: smallest validation error so far, None before the first validation.
         rank: which process this is; only rank 0 has written files.
+        skipped: files that could not be used so far (data.on_error=skip), listed in skipped.txt.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Result:
     steps: int
     best: float | None
     rank: int = 0
+    skipped: int = 0
 
     @property
     def finished(self) -> bool:
@@ -126,11 +128,10 @@ class _Run:
             from clade.engine.pages import keep_pages  # not for every command that only looks at a recipe
 
             keep_pages()
-        self.dataset = build_dataset(recipe.data, recipe.data.train_split)
-        self.validation = build_dataset(recipe.data, recipe.data.val_split)
-        self.space = self.dataset.label_space
-        check_classes(self.dataset, self.validation)
-        self.edges = recipe.generator.instance_edges
+        self.policy = parse_policy(recipe.discriminator.diff_augment)
+        self.feed = Feed(recipe, folder, fabric, fresh=fresh, quiet=quiet)
+        self.dataset, self.validation, self.skipped = self.feed.dataset, self.feed.validation, self.feed.skipped
+        self.space, self.edges = self.dataset.label_space, self.feed.edges
         torch.manual_seed(config.seed)
         self.generator = build_generator(recipe.generator, self.space, recipe.data.size)
         if config.init_from is not None and (fresh or not (folder / STATE).exists()):
@@ -146,8 +147,6 @@ class _Run:
         self.optimizer_d = build_optimizer(recipe.optimizer, self.discriminator, recipe.optimizer.lr_discriminator)
         self.ema = Ema(self.generator, config.ema)
         check_batch(self.generator, recipe.data.size, config.batch_size * fabric.world_size)
-        if self.edges and lacks_instances(self.dataset, self.validation) and fabric.is_global_zero and not quiet:
-            print("Note: the data have no instance maps; class borders serve as instance edges.", file=sys.stderr)
         self.per_step = config.batch_size * fabric.world_size * config.accumulate
         self.steps = config.steps or math.ceil(config.epochs * len(self.dataset) / self.per_step)
         self.validate_every = max(1, round(config.validate_every * len(self.dataset) / self.per_step))
@@ -181,8 +180,12 @@ class _Run:
                 self.step = step
                 losses = self._train_step(batches)
                 self.ema.update(self.generator, self.step)
-                if self.step % config.log_every == 0 or self.step in (1, self.steps):
-                    report.losses(self.step, self._checked(losses), self.per_step, self._rates())
+                logging = self.step % config.log_every == 0 or self.step in (1, self.steps)
+                if logging or fabric.world_size == 1:
+                    self.skipped.share(report)
+                if logging:
+                    checked = self._checked(losses)
+                    report.losses(self.step, checked, self.per_step, self._rates(), len(self.skipped))
                 report.advance(self.step)
                 late = config.max_minutes is not None and time.monotonic() - self.started > config.max_minutes * 60
                 # Asking all processes waits for all of them: now and then is often enough.
@@ -202,34 +205,10 @@ class _Run:
                     break
         return self._result()
 
-    def _batches(self, start: int, stop: int, workers: int = 0) -> Iterator[Batch]:
-        """Micro-batches ``start`` to ``stop`` of the training."""
-        data, config, fabric = self.recipe.data, self.recipe.training, self.fabric
-        loader = train_loader(
-            self.dataset,
-            size=data.size,
-            batch_size=config.batch_size,
-            augment=build_augment(data),
-            seed=config.seed,
-            with_positions=self.generator.uses_positions,
-            skip_class=self.generator.skip_class,
-            instances=self.edges,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-            start=start,
-            stop=stop,
-            workers=workers,
-            pin_memory=fabric.device.type == "cuda",
-        )
-        for batch in loader:
-            if batch.image is None:
-                raise CladeError("The training data hold no photos; images/ is needed beside labels/.")
-            yield batch.to(fabric.device, non_blocking=True)
-
     def _training_batches(self) -> Iterator[Batch]:
         """The batches after step ``self.step``."""
         parts = self.recipe.training.accumulate
-        return self._batches(self.step * parts, self.steps * parts, self.recipe.data.workers)
+        return self.feed.training(self.generator, self.step * parts, self.steps * parts, self.recipe.data.workers)
 
     def _measured(self) -> Generator:
         """What is validated and saved: the averaged generator with BatchNorm statistics of its own, once per step.
@@ -242,7 +221,7 @@ class _Run:
                 with self.fabric.autocast():
                     TrainableGenerator(generator)(batch.label_map, batch.image, self._noise(number, batch))
 
-            batches = self._batches(0, self.recipe.training.calibrate)
+            batches = self.feed.training(self.generator, 0, self.recipe.training.calibrate)
             self._made = (self.step, calibrated(self.ema.generator, batches, draw))
         assert self._made[1] is not None
         return self._made[1]
@@ -264,6 +243,7 @@ class _Run:
                     LabelPyramid(batch.label_map, self.space.num_rows),
                     self.objective,
                     noise=self._noise((self.step - 1) * parts + part, batch),
+                    augment=self._augmentation((self.step - 1) * parts + part, len(batch)),
                     parts=parts,
                     backward=fabric.backward,
                     autocast=fabric.autocast,
@@ -283,6 +263,13 @@ class _Run:
             torch.manual_seed((seed * world + rank) % 2**63)
         shape = self.generator.latent_shape(batch.label_map.size)
         return None if shape is None else latent_noise(seed, len(batch), shape, rank, world).to(self.fabric.device)
+
+    def _augmentation(self, number: int, count: int) -> DiffAugment | None:
+        """What a micro-batch's images go through before the discriminator sees them."""
+        if not self.policy:
+            return None
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        return DiffAugment(self.policy, augmentation_numbers(self.recipe.training.seed, number, count, rank, world))
 
     def _rates(self) -> dict[str, float]:
         factor = lr_factor(self.step - 1, self.steps, self.recipe.optimizer.constant)
@@ -321,37 +308,29 @@ class _Run:
             )
 
     def _validate(self, report: Report) -> None:
-        data, config, fabric = self.recipe.data, self.recipe.training, self.fabric
+        config, feed, fabric = self.recipe.training, self.feed, self.fabric
+        generator = self._measured()  # by all processes together: one may have nothing to validate on
 
         def draw(batch: Batch) -> Tensor:
             with fabric.autocast():
-                return draw_mean(self._measured(), batch, config.seed)
+                return draw_mean(generator, batch, config.seed)
 
-        def loader(dataset: Dataset, batch_size: int, rank: int, world_size: int) -> Iterable[Batch]:
-            batches = eval_loader(
-                dataset,
-                size=data.size,
-                batch_size=batch_size,
-                with_positions=self.generator.uses_positions,
-                skip_class=self.generator.skip_class,
-                instances=self.edges,
-                rank=rank,
-                world_size=world_size,
-                fit=data.fit,  # pyright: ignore[reportArgumentType]  # checked by the recipe
-            )
-            return (batch.to(fabric.device) for batch in batches)
-
-        mine = loader(self.validation, config.batch_size, fabric.global_rank, fabric.world_size)
+        rank, world = fabric.global_rank, fabric.world_size
+        mine = feed.evaluation(self.generator, self.validation, config.batch_size, rank, world)
         error, count = self._sum(absolute_error(draw, mine))
+        if not count:
+            feed.require_validation()
         score = float(error / count)
         if self.best is None or score < self.best:
             self.best = score
             self._save_generator(BEST, score)
         if fabric.is_global_zero:
             shown = spread(self.validation, config.samples)
-            picture = sample_sheet(draw, loader(shown, 1, 0, 1), self.space)
-            save_png(picture, self.folder / "samples" / f"step-{self.step:07d}.png")
+            picture = sample_sheet(draw, feed.evaluation(self.generator, shown, 1), self.space)
+            if picture is not None:
+                save_png(picture, self.folder / "samples" / f"step-{self.step:07d}.png")
             report.validation(self.step, score, self.best, picture)
+        self.skipped.share(report)
         self.unvalidated = False
 
     def _save_state(self) -> None:
@@ -410,5 +389,10 @@ class _Run:
 
     def _result(self) -> Result:
         return Result(
-            folder=self.folder, step=self.step, steps=self.steps, best=self.best, rank=self.fabric.global_rank
+            folder=self.folder,
+            step=self.step,
+            steps=self.steps,
+            best=self.best,
+            rank=self.fabric.global_rank,
+            skipped=len(self.skipped),
         )

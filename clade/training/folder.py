@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clade.config import Recipe
 from clade.errors import CladeError
 
 STATE, LAST, BEST = "state.safetensors", "last.safetensors", "best.safetensors"
+SKIPPED = "skipped.txt"
 
 # What may change between the parts of one training without making it another one.
 FREE = {
@@ -17,6 +19,7 @@ FREE = {
     "data.root",
     "data.workers",
     "data.cache_mib",
+    "data.on_error",  # a training that a broken file has stopped may go on without it
     "training.max_minutes",
     "training.save_every",
     "training.log_every",
@@ -37,10 +40,10 @@ def tidy(folder: Path, fresh: bool) -> None:
         raise CladeError(f"{folder}: cannot be made ({error}). Choose another folder with --out.") from error
     for part in (folder, folder / "samples"):
         for leftover in part.glob(".*.tmp"):
-            if re.fullmatch(r"\..+\.(safetensors|png)\.\d+(-\d+)?\.tmp", leftover.name):
+            if re.fullmatch(r"\..+\.(safetensors|png|txt)\.\d+(-\d+)?\.tmp", leftover.name):
                 leftover.unlink(missing_ok=True)
     if fresh:  # or, killed before it saves, the training before this one would go on
-        for name in (STATE, LAST, BEST):
+        for name in (STATE, LAST, BEST, SKIPPED):
             (folder / name).unlink(missing_ok=True)
 
 
@@ -53,7 +56,8 @@ def changes(facts: Mapping[str, Any], recipe: Mapping[str, Any], per_step: int, 
         per_step: pictures per step now, over all processes.
         pictures: in the training data now.
     """
-    before, now = _flat(facts["recipe"]), _flat(recipe)
+    # A key that is newer than the state had its default's effect.
+    before, now = {**_flat(Recipe().to_dict()), **_flat(facts["recipe"])}, _flat(recipe)
     for k, value in FORMER.items():
         if now.get(k, value) is None and before.get(k) == value:
             before[k] = None

@@ -63,8 +63,10 @@ class Report:
         if self.bar:
             self._progress.update(self._task, completed=step, text=self._text)
 
-    def losses(self, step: int, values: dict[str, float], per_step: int, rates: dict[str, float]) -> None:
-        """One point of the curves: losses by name, images per second, step sizes."""
+    def losses(
+        self, step: int, values: dict[str, float], per_step: int, rates: dict[str, float], skipped: int = 0
+    ) -> None:
+        """One point of the curves: losses by name, images per second, step sizes, files skipped so far (if any)."""
         if self.writer is None:
             return
         now = time.monotonic()
@@ -76,16 +78,25 @@ class Report:
             self.writer.add_scalar(f"lr/{name}", value, step)
         self.writer.add_scalar("images_per_second", speed, step)
         self._text = " ".join(f"{name} {value:.2f}" for name, value in values.items()) + f"  {speed:.1f} images/s"
+        if skipped:
+            self.writer.add_scalar("skipped_files", skipped, step)
+            self._text += f"  {skipped} skipped"
         if self.lines and (now - self._last_line > _LINE_EVERY or step == self.steps):
             self._last_line = now
             self.console.print(f"step {step}/{self.steps}  {self._text}", soft_wrap=True)
 
-    def validation(self, step: int, score: float, best: float, picture: np.ndarray) -> None:
+    def skipped(self, message: str) -> None:
+        """What is wrong with a file that is skipped: said even where all else is quiet."""
+        if self.active:
+            self.console.print(f"Skipped: {message}", soft_wrap=True, markup=False, highlight=False)
+
+    def validation(self, step: int, score: float, best: float, picture: np.ndarray | None) -> None:
         """A validation's score and its sheet of samples, (H, W, 3) uint8."""
         if self.writer is None:
             return
         self.writer.add_scalar("val/l1", score, step)
-        self.writer.add_image("val/samples", picture, step, dataformats="HWC")
+        if picture is not None:
+            self.writer.add_image("val/samples", picture, step, dataformats="HWC")
         self.writer.flush()
         if self.bar or self.lines:
             self.console.print(f"step {step}: validation error (L1) {score:.4f}, best {best:.4f}", soft_wrap=True)

@@ -15,6 +15,7 @@ from clade.labels import LabelMap, LabelPyramid
 from clade.losses import AdversarialLoss, VGGPerceptual, feature_matching, kl_divergence
 from clade.models import Generator, discriminate
 from clade.models.discriminators import Discriminator
+from clade.training.diff_augment import DiffAugment
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class TrainableDiscriminator(nn.Module):
         labels: the pyramid of N label maps.
         fake: generated images (N, 3, H, W) in [-1, 1]; gradients reach them through the generator's losses.
         real: the maps' photos, of the same shape.
+        augment: changes both alike before they are seen, as feature matching needs, and the labels with them.
 
     Returns:
         (the generator's weighted losses by name, the discriminator's)
@@ -73,7 +75,11 @@ class TrainableDiscriminator(nn.Module):
         self.objective = objective
         self.instance_edges = instance_edges
 
-    def forward(self, labels: LabelPyramid, fake: Tensor, real: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def forward(
+        self, labels: LabelPyramid, fake: Tensor, real: Tensor, augment: DiffAugment | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if augment is not None:
+            labels, fake, real = augment.labels(labels), augment.images(fake), augment.images(real)
         of_fake, of_real = discriminate(self.discriminator, labels, fake, real, self.instance_edges)
         on_fake, on_real = [scale[-1] for scale in of_fake], [scale[-1] for scale in of_real]
         adversarial, weight = self.objective.adversarial, self.objective.feature_matching
@@ -92,6 +98,7 @@ def training_step(
     objective: Objective,
     *,
     noise: Tensor | None = None,
+    augment: DiffAugment | None = None,
     parts: int = 1,
     backward: Callable[..., None] = Tensor.backward,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -109,6 +116,7 @@ def training_step(
         labels: the pyramid of the batch's label maps, for the discriminator.
         objective: what the generator is trained on besides the discriminator's judgement.
         noise: standard normal (N, *latent_shape) for a latent generator.
+        augment: changes what the discriminator sees; distances of the images themselves (L1, perceptual) are without.
         parts: gradients are divided by this, the number of batches whose gradients are added.
         backward: called like ``Tensor.backward``.
         autocast: context of everything but the backward passes.
@@ -120,7 +128,7 @@ def training_step(
     with autocast():
         fake, mu, logvar = generator(batch.label_map, batch.image, noise)
         image = fake.detach().requires_grad_()
-        generators, discriminators = discriminator(labels, image, batch.image)
+        generators, discriminators = discriminator(labels, image, batch.image, augment=augment)
     backward(_sum(generators) / parts, inputs=[image], retain_graph=True)
     backward(_sum(discriminators) / parts, inputs=[p for p in discriminator.parameters() if p.requires_grad])
     # What is left of the discriminator's graph goes, too.

@@ -44,15 +44,15 @@ def absolute_error(draw: Draw, batches: Iterable[Batch]) -> Tensor:
     return total
 
 
-def sample_sheet(draw: Draw, batches: Iterable[Batch], space: LabelSpace) -> np.ndarray:
-    """Rows of label, drawn image and photo: (H, W, 3) uint8."""
+def sample_sheet(draw: Draw, batches: Iterable[Batch], space: LabelSpace) -> np.ndarray | None:
+    """Rows of label, drawn image and photo: (H, W, 3) uint8; None without batches."""
     rows = []
     for batch in batches:
         assert batch.image is not None
         labels = space.colorize(batch.label_map.ids.cpu().numpy())
         for row in zip(labels, to_uint8(draw(batch)), to_uint8(batch.image), strict=True):
             rows.append(row)
-    return sheet(rows)
+    return sheet(rows) if rows else None
 
 
 def spread(dataset: Dataset, count: int) -> Dataset:

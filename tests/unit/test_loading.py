@@ -64,16 +64,16 @@ def test_every_picture_comes_once_per_epoch_in_another_order():
     keys = [key for batch in islice(Stream(7, 3, seed=0), 28) for key in batch]
     epochs = [keys[k : k + 7] for k in range(0, 84, 7)]
     for epoch, part in enumerate(epochs):
-        assert {e for e, _ in part} == {epoch}
-        assert sorted(index for _, index in part) == list(range(7))
-    assert len({tuple(index for _, index in part) for part in epochs}) > 8
+        assert {e for e, _, _ in part} == {epoch}
+        assert sorted(index for _, index, _ in part) == list(range(7))
+    assert len({tuple(index for _, index, _ in part) for part in epochs}) > 8
 
 
 @pytest.mark.parametrize(("length", "batch_size"), [(7, 3), (5, 5), (2, 9), (1, 4), (11, 1)])
 def test_no_picture_gets_ahead_of_another_by_more_than_one(length: int, batch_size: int):
     counts = Counter(dict.fromkeys(range(length), 0))
     for batch in islice(Stream(length, batch_size, seed=3), 60):
-        counts.update(index for _, index in batch)
+        counts.update(index for _, index, _ in batch)
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
@@ -209,3 +209,72 @@ def test_batches_of_a_cached_dataset_are_the_same():
     cached = Cached(Numbered(10))
     for _ in range(2):
         assert all(same(a, b) for a, b in zip(loader(Numbered(10)), loader(cached), strict=True))
+
+
+class Holed(Numbered):
+    """Pictures of which several cannot be read."""
+
+    def __init__(self, length: int, *broken: int) -> None:
+        super().__init__(length)
+        self.holes = broken
+
+    def read(self, index: int) -> Sample:
+        if index in self.holes:
+            raise DataError(f"{self.name(index)}: broken.")
+        return super().read(index)
+
+
+def test_the_next_picture_takes_the_place_of_a_broken_one_and_all_others_stay():
+    """After the last comes the first. The augmentation is that of the place."""
+    told: list[str] = []
+    found = list(loader(Holed(10, 3, 4, 9), on_skip=told.append))
+    whole = list(loader(Numbered(10)))
+    instead = {"picture 3": "picture 5", "picture 4": "picture 5", "picture 9": "picture 0"}
+    assert names(found) == [instead.get(name, name) for name in names(whole)]
+    keys = list(chain(*Stream(10, 4, 1, stop=6)))
+    images, originals = (torch.cat([batch.image for batch in part]) for part in (found, whole))
+    for k, (epoch, index, _) in enumerate(keys):
+        if index not in (3, 4, 9):
+            assert torch.equal(images[k], originals[k])
+            continue
+        sample = Numbered(10).read({3: 5, 4: 5, 9: 0}[index])
+        expected = Augment(jitter=0.2)(sample, (8, 10), np.random.default_rng((1, epoch, index))).image
+        assert np.array_equal(((images[k].permute(1, 2, 0) + 1) * 127.5).round(), expected)
+    met = [index for _, index, _ in keys]
+    assert Counter(told) == Counter(
+        {"picture 3: broken.": met.count(3), "picture 4: broken.": met.count(3) + met.count(4)}
+        | {"picture 9: broken.": met.count(9)}
+    )
+
+
+def test_a_dataset_that_is_all_broken_stops_with_the_first_message():
+    told: list[str] = []
+    with pytest.raises(DataError, match=r"None of the 3 pictures can be used.* picture \d: broken\."):
+        next(iter(loader(Holed(3, 0, 1, 2), on_skip=told.append)))
+    assert not told
+
+
+def test_without_on_skip_the_first_broken_picture_stops():
+    with pytest.raises(DataError, match="picture 4: broken"):
+        list(loader(Holed(10, 4)))
+
+
+def test_evaluation_leaves_broken_pictures_out():
+    told: list[str] = []
+    batches = list(plain_loader(Holed(10, 0, 4, 5, 6, 7), on_skip=told.append))
+    assert [batch.names for batch in batches] == [
+        ("picture 1", "picture 2", "picture 3"),
+        ("picture 8", "picture 9"),
+    ]
+    assert told == [f"picture {k}: broken." for k in (0, 4, 5, 6, 7)]
+    expected = list(plain_loader(Numbered(10)))
+    assert torch.equal(batches[0].image, expected[0].image[1:])
+    assert not list(plain_loader(Holed(2, 0, 1), on_skip=told.append))
+
+
+@pytest.mark.slow
+def test_workers_skip_the_same_pictures():
+    told: list[list[str]] = [[], []]
+    found = [list(loader(Holed(10, 2, 3), workers=w, on_skip=told[k].append)) for k, w in enumerate((0, 2))]
+    assert all(same(a, b) for a, b in zip(*found, strict=True))
+    assert told[0] == told[1] != []

@@ -66,6 +66,15 @@ STYLED = {
         "--training.ema=0.9",
         "--training.validate_every=5",
     ],
+    "augmented": [
+        "--discriminator.diff_augment=color,translation,cutout",
+        "--data.sampling=balanced",
+        "--data.load_size=[40, 48]",
+        "--data.fit=crop",
+        "--training.accumulate=2",
+        "--training.validate_every=5",
+        '--data.options={"count": 16, "val_count": 2}',
+    ],
 }
 # With time enough for a signal from outside to come before the end.
 LONG = ["--training.steps=40", "--training.save_every=1", "--data.workers=2"]
@@ -306,8 +315,24 @@ def test_another_number_of_pictures_is_refused(half, run, monkeypatch):
 
 
 def test_what_does_not_change_the_result_may_change(half, run, left_alone):
-    free = ["--name=renamed", "--data.workers=1", "--data.cache_mib=0", "--training.samples=2"]
+    free = ["--name=renamed", "--data.workers=1", "--data.cache_mib=0", "--training.samples=2", "--data.on_error=skip"]
     code, output = run(half, *free, "--training.log_every=1", "--training.save_every=4")
+    assert code == 0, output
+    a, b = (load_file(f / "state.safetensors") for f in (half, left_alone("fp32")))
+    assert all(torch.equal(a[key], b[key]) for key in b)
+
+
+def test_a_training_from_before_a_key_was_there_goes_on(half, run, left_alone):
+    """The key's default is what the training did."""
+    path = half / "state.safetensors"
+    header = read_header(path)
+    for section, key in (("data", "sampling"), ("data", "load_size"), ("discriminator", "diff_augment")):
+        del header["training"]["recipe"][section][key]
+    save_file(load_file(path), path, metadata={"clade": json.dumps(header)})
+    code, output = run(half, "--data.sampling=balanced")
+    assert code == 1
+    assert "data.sampling (uniform -> balanced)" in output
+    code, output = run(half)
     assert code == 0, output
     a, b = (load_file(f / "state.safetensors") for f in (half, left_alone("fp32")))
     assert all(torch.equal(a[key], b[key]) for key in b)

@@ -284,7 +284,7 @@ def test_a_step_trains_both_networks_on_one_look_at_the_generator_s_images(runs)
     before = copy.deepcopy(run.generator), copy.deepcopy(run.discriminator)
     step()
     ((fake, real),) = seen
-    batch = next(run._batches(0, 1))
+    batch = next(run.feed.training(run.generator, 0, 1))
     assert torch.allclose(fake, TrainableGenerator(before[0]).train()(batch.label_map, batch.image, None)[0], atol=1e-6)
     assert torch.equal(real, batch.image)
     for old, new in zip(before, (run.generator, run.discriminator), strict=True):
