@@ -100,6 +100,12 @@ class Recipe:
             (self.data.load_size is not None and min(self.data.load_size) < 1, "data.load_size", "at least 1 x 1"),
             (self.data.sampling not in ("uniform", "balanced"), "data.sampling", "'uniform' or 'balanced'"),
             (self.data.on_error not in ("stop", "skip"), "data.on_error", "'stop' or 'skip'"),
+            (self.data.crop not in ("zoom", "pixels"), "data.crop", "'zoom' or 'pixels'"),
+            (
+                self.data.crop == "pixels" and not self._holds_size(self.data.load_size),
+                "data.load_size",
+                "at least data.size on both sides, because data.crop is 'pixels'",
+            ),
             (self.data.max_zoom < 1, "data.max_zoom", "at least 1"),
             (not 0 <= self.data.jitter <= 1, "data.jitter", "in [0, 1]"),
             (self.training.steps is not None and self.training.steps < 1, "training.steps", "at least 1"),
@@ -131,6 +137,9 @@ class Recipe:
                     value = getattr(value, part)
                 where = "command line" if key in overridden else source
                 raise RecipeError(f"{where}: {key} is {value!r}; needed is {needed}.")
+
+    def _holds_size(self, load_size: tuple[int, int] | None) -> bool:
+        return load_size is not None and all(a >= b for a, b in zip(load_size, self.data.size, strict=True))
 
 
 def find_recipe(name: str | Path) -> Path:

@@ -36,6 +36,8 @@ class DataConfig:
     """Mirror half of the training pictures."""
     max_zoom: float = 1.117
     """Training pictures are enlarged by 1 to this factor and cropped (SPADE: 286/256)."""
+    crop: str = "zoom"
+    """'zoom' resamples a part of random size; 'pixels' cuts 'size' out of 'load_size' as it is, as SPADE does."""
     fit: str = "stretch"
     """How pictures of another shape come to 'size': 'stretch' as SPADE does, or 'crop' to keep the aspect ratio."""
     jitter: float = 0.0

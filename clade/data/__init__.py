@@ -15,6 +15,7 @@ from clade.data.folder import FolderDataset
 from clade.data.loading import Cached, Stream, eval_loader, train_loader
 from clade.data.photos import read_photo
 from clade.data.prepared import PreparedDataset, is_prepared, prepare
+from clade.data.resized import Resized
 from clade.data.transforms import Augment, plain_resize, to_batch
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "FolderDataset",
     "PreparedDataset",
     "Report",
+    "Resized",
     "Sample",
     "ScenesDataset",
     "Stream",

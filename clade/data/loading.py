@@ -82,7 +82,7 @@ def train_loader(
         _Augmented(dataset, size, augment, seed, skip=on_skip is not None),
         batch_sampler=stream,  # pyright: ignore[reportArgumentType]  # torch wants a Sampler, and uses an iterable
         collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances, skip_class),
-        **_processes(workers, pin_memory),
+        **loader_processes(workers, pin_memory),
     )
     loader.on_skip = on_skip
     return loader
@@ -128,7 +128,7 @@ def eval_loader(
         sampler=range(rank, len(dataset), world_size),
         batch_size=batch_size,
         collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances, skip_class),
-        **_processes(workers, pin_memory),
+        **loader_processes(workers, pin_memory),
     )
     loader.on_skip = on_skip
     return loader
@@ -271,7 +271,8 @@ def _caught(make: Callable[[], Any]) -> Any:
         return error
 
 
-def _processes(workers: int, pin_memory: bool) -> dict[str, Any]:
+def loader_processes(workers: int, pin_memory: bool) -> dict[str, Any]:
+    """Keywords of a DataLoader that reads in ``workers`` processes."""
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,

@@ -36,6 +36,9 @@ class Augment:
     """Mirror every other picture, left to right."""
     max_zoom: float = 1.12
     """The picture is enlarged by a factor between 1 and this before the crop; the published code takes 286 / 256."""
+    crop: Literal["zoom", "pixels"] = "zoom"
+    """ "pixels" cuts out the size pixel for pixel, from pictures that are larger (a load size of 286 for 256, as the
+    published code does); there is no zoom then."""
     jitter: float = 0.0
     """Brightness, contrast and saturation are each multiplied by a factor in [1 - jitter, 1 + jitter]."""
     fit: Fit = "stretch"
@@ -47,18 +50,27 @@ class Augment:
             raise RecipeError(f"max_zoom is {self.max_zoom}; needed is a factor of at least 1, where 1 means no zoom.")
         if not 0 <= self.jitter < 1:
             raise RecipeError(f"jitter is {self.jitter}; needed is a share in [0, 1), where 0 means no colour change.")
+        if self.crop not in ("zoom", "pixels"):
+            raise RecipeError(f"crop is {self.crop!r}; it is 'zoom' or 'pixels'.")
         _require_fit(self.fit)
 
     def __call__(self, sample: Sample, size: Size, rng: np.random.Generator) -> Sample:
         """The picture at ``size``; the same generator state gives the same picture."""
+        out = self._pixels(sample, size, rng) if self.crop == "pixels" else self._zoomed(sample, size, rng)
+        return color_jitter(out, self.jitter, rng) if self.jitter else out
+
+    def _pixels(self, sample: Sample, size: Size, rng: np.random.Generator) -> Sample:
+        out = random_crop(sample, size, rng)
+        return flip(out) if self.flip and rng.random() < 0.5 else out
+
+    def _zoomed(self, sample: Sample, size: Size, rng: np.random.Generator) -> Sample:
         height, width = _fitting(sample.size, size, self.fit)
         zoom = rng.uniform(1, self.max_zoom)
         height, width = height / zoom, width / zoom
         top = rng.uniform(0, sample.size[0] - height)
         left = rng.uniform(0, sample.size[1] - width)
         mirror = bool(self.flip and rng.random() < 0.5)
-        out = resize(sample, size, (top, left, top + height, left + width), mirror)
-        return color_jitter(out, self.jitter, rng) if self.jitter else out
+        return resize(sample, size, (top, left, top + height, left + width), mirror)
 
 
 def plain_resize(sample: Sample, size: Size, fit: Fit = "stretch") -> Sample:

@@ -74,7 +74,13 @@ def build_weights(config: DataConfig, dataset: Dataset, *, progress: bool = Fals
 
 
 def build_augment(config: DataConfig) -> Augment:
-    return Augment(flip=config.flip, max_zoom=config.max_zoom, jitter=config.jitter, fit=config.fit)  # pyright: ignore[reportArgumentType]  # checked by Augment
+    return Augment(  # checked there
+        flip=config.flip,
+        max_zoom=config.max_zoom,
+        crop=config.crop,  # pyright: ignore[reportArgumentType]
+        jitter=config.jitter,
+        fit=config.fit,  # pyright: ignore[reportArgumentType]
+    )
 
 
 def build_generator(config: GeneratorConfig, space: LabelSpace, size: tuple[int, int]) -> Generator:

@@ -239,3 +239,11 @@ def test_a_recipe_cannot_be_changed():
 def test_a_wrong_value_on_the_command_line_is_said_plainly_and_not_of_the_file(key, value, needed):
     with pytest.raises(RecipeError, match=rf"^command line: {key} is '?{value}'?; needed is {needed}\.$"):
         Recipe.from_yaml("scenes-tiny", [f"--{key}", value])
+
+
+def test_pixels_are_cut_out_of_a_load_size_that_holds_them():
+    whole = {"data": {"size": [64, 64], "crop": "pixels", "load_size": [72, 64]}}
+    assert Recipe.from_dict(whole).data.load_size == (72, 64)
+    for load_size in (None, [72, 60]):
+        with pytest.raises(RecipeError, match=r"data\.load_size .* needed is at least data\.size"):
+            Recipe.from_dict({"data": {**whole["data"], "load_size": load_size}})

@@ -40,6 +40,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 EXACT: dict[str, Callable[[Sample], Sample]] = {
     "flip": flip,
     "crop": lambda sample: random_crop(sample, (20, 30), rng(3)),
+    "pixels": lambda sample: Augment(crop="pixels")(sample, (20, 30), rng(3)),
     "resize 2x": lambda sample: resize(sample, (96, 128)),
     "zoomless": lambda sample: Augment(max_zoom=1.0, flip=True)(sample, (48, 64), rng(1)),
     "integer box": lambda sample: resize(sample, (20, 30), (7, 5, 27, 35)),
@@ -249,3 +250,21 @@ def test_sizes_and_options_that_make_no_sense_are_refused():
     for options in ({"max_zoom": 0.9}, {"max_zoom": float("nan")}, {"jitter": 1.0}, {"jitter": -0.1}, {"fit": "pad"}):
         with pytest.raises(RecipeError):
             Augment(**options)
+
+
+def test_pixels_are_cut_out_and_not_resampled():
+    sample = tiles()
+    assert sample.image is not None
+    windows = np.lib.stride_tricks.sliding_window_view(sample.image, (20, 30, 3)).reshape(-1, 20, 30, 3)
+    mirrored = set()
+    for seed in range(8):
+        out = Augment(crop="pixels")(sample, (20, 30), rng(seed)).image
+        assert out is not None
+        as_is = bool((windows == out).all(axis=(1, 2, 3)).any())
+        assert as_is or (windows == out[:, ::-1]).all(axis=(1, 2, 3)).any()
+        mirrored.add(not as_is)
+    assert mirrored == {True, False}
+    with pytest.raises(DataError, match="cannot be cut"):
+        Augment(crop="pixels")(sample, (50, 30), rng())
+    with pytest.raises(RecipeError, match="'zoom' or 'pixels'"):
+        Augment(crop="none")  # pyright: ignore[reportArgumentType]

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from clade.data.files import LABEL_SUFFIXES, PHOTO_SUFFIXES, walk, layouts, natural_key, some
+from clade.data.files import LABEL_SUFFIXES, PHOTO_SUFFIXES, layouts, natural_key, some, walk
 from clade.data.folder import SPLITS
 from clade.errors import CladeError, DataError
 from clade.labels.labelspace import LabelSpace

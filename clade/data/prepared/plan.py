@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from clade.data.base import Dataset, Sample
-from clade.data.loading import _processes
+from clade.data.loading import loader_processes
 from clade.data.prepared.manifest import Shard, Split
 from clade.data.prepared.shards import describe, shard_facts, write_shard
 from clade.errors import CladeError, DataError
@@ -67,7 +67,7 @@ class Plan:
             sampler=[index for k in missing for index in self.ranges[k]],
             batch_size=None,
             collate_fn=_as_is,
-            **_processes(min(workers, sum(len(self.ranges[k]) for k in missing)), pin_memory=False),
+            **loader_processes(min(workers, sum(len(self.ranges[k]) for k in missing)), pin_memory=False),
         )
         items = iter(loader)
         try:
