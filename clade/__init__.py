@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clade.complexity import Complexity, profile
     from clade.config import Recipe, list_recipes
     from clade.conversion import convert
+    from clade.evaluation import Comparison, Evaluation, compare, evaluate
     from clade.labels import LabelMap, LabelPyramid, LabelSpace, positions
     from clade.models import Generator, create_generator, list_generators
     from clade.published import export_official, import_official
@@ -21,15 +22,19 @@ if TYPE_CHECKING:
 
 # Made available on first use: `import clade` takes milliseconds, and a program can set torch up before it loads.
 _LATER = {
+    "Comparison": "clade.evaluation",
     "Complexity": "clade.complexity",
+    "Evaluation": "clade.evaluation",
     "Generator": "clade.models",
     "LabelMap": "clade.labels",
     "LabelPyramid": "clade.labels",
     "LabelSpace": "clade.labels",
     "Recipe": "clade.config",
     "Synthesizer": "clade.synthesizer",
+    "compare": "clade.evaluation",
     "convert": "clade.conversion",
     "create_generator": "clade.models",
+    "evaluate": "clade.evaluation",
     "export_official": "clade.published",
     "import_official": "clade.published",
     "list_generators": "clade.models",
@@ -45,8 +50,10 @@ _LATER = {
 __all__ = [
     "CheckpointError",
     "CladeError",
+    "Comparison",
     "Complexity",
     "DataError",
+    "Evaluation",
     "Generator",
     "LabelError",
     "LabelMap",
@@ -56,8 +63,10 @@ __all__ = [
     "RecipeError",
     "Synthesizer",
     "__version__",
+    "compare",
     "convert",
     "create_generator",
+    "evaluate",
     "export_official",
     "import_official",
     "list_generators",

@@ -159,6 +159,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: missing, damaged, or not a generator's checkpoint.
     """
     header = read_header(path)
+    if header.get("kind") == "judge":
+        raise CheckpointError(f"{path}: holds a judge, not a generator; `clade judge score` and --judge take it.")
     if "generator" not in header:
         raise CheckpointError(
             f"{path}: holds a training state, not a generator. Beside it lie last.safetensors and best.safetensors."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,10 @@ def check(args: argparse.Namespace, _: list[str]) -> int:
     from rich.console import Console
 
     from clade.data import check
+    from clade.data.doctor.report import require_new
 
+    if args.write is not None:
+        require_new(Path(args.write))
     report = check(
         args.dir,
         name=args.name,
@@ -140,9 +145,20 @@ def prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         on_error=args.on_error,
     )
     print(prepared)
-    own = "" if data.load_size else f" --data.load_size [{height},{width}]"
-    print(f"Train with: clade train {args.recipe}{own} --data.root {prepared.root}")
+    own = [] if data.load_size else ["--data.load_size", f"[{height},{width}]"]
+    words = [args.recipe, *_without_root(overrides), *own, "--data.root", str(prepared.root)]
+    print(f"Train with: clade train {' '.join(map(_quoted, words))}")
     return 1 if prepared.skipped else 0
+
+
+def _without_root(overrides: list[str]) -> list[str]:
+    kept = [word for k, word in enumerate(overrides) if not k or overrides[k - 1] != "--data.root"]
+    return [word for word in kept if word.partition("=")[0] != "--data.root"]
+
+
+def _quoted(word: str) -> str:
+    """As a shell takes it; brackets of sizes stay as they are in the docs."""
+    return word if re.fullmatch(r"\[[0-9,]+\]", word) else shlex.quote(word)
 
 
 def _space_arguments(parser: argparse.ArgumentParser) -> None:

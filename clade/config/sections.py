@@ -168,3 +168,13 @@ class TrainingConfig:
     """Validation pictures on a sample sheet."""
     init_from: str | None = None
     """Checkpoint whose generator weights the training begins with, as for a fine-tune of what `clade convert` wrote."""
+    metrics: list[str] = field(default_factory=list)
+    """Scores of every validation besides L1, as `clade evaluate` computes them: fid, kid, miou, ..."""
+    best_by: str = "l1"
+    """Score that decides which weights best.safetensors holds: 'l1' or any of `clade evaluate`."""
+    protocol: str = "paper"
+    """Protocol of these scores, as of `clade evaluate`: 'paper', 'oasis' or a YAML file."""
+    judge: str | None = None
+    """Segmenter of miou and accuracy, as of `clade evaluate`; by default the published one of the dataset."""
+    score_weights: dict[str, str] = field(default_factory=dict)
+    """Weights files of these scores, by name: inception, or the protocol's extractor."""

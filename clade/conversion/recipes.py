@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from clade.checkpoints import Checkpoint, read_checkpoint
 from clade.config import Recipe
 from clade.conversion.converting import changed_options, convert, layers_now
 from clade.errors import CladeError
+from clade.hashing import file_hash
 from clade.models import Generator
 
 FINETUNE = 0.05
@@ -33,7 +33,7 @@ def convert_checkpoint(path: str | Path, to: str = "clade", *, spade_blocks: int
         **{key: value for key, value in original.info.items() if key not in dropped},
         "converted_from": Path(path).name,
         "converted_from_generator": original.generator.name,
-        "converted_from_sha256": _sha256(Path(path)),
+        "converted_from_sha256": file_hash(path),
     }
     recipe = None if original.recipe is None else converted_recipe(original.recipe, generator)
     return original, Checkpoint(generator, original.label_space, recipe, info)
@@ -77,11 +77,3 @@ def finetune_recipe(checkpoint: Checkpoint, path: str | Path, steps: int | None 
             training, init_from=str(path), steps=steps, epochs=FINETUNE * training.epochs, max_minutes=None
         ),
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

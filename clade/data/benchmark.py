@@ -227,8 +227,14 @@ def keep(files: Listing, names: set[str]) -> Listing:
 
 
 def joined(folder: Path, first: Listing, second: Listing) -> Listing:
-    """The files of two places as one split; names are not shared."""
-    both = {}
+    """The files of two places as one split; a name that both have is a problem."""
+    both, problems = {}, [*first.problems, *second.problems]
+    shared = [f"{first.labels[name]} and {second.labels[name]}" for name in first.labels if name in second.labels]
+    if shared:
+        problems.append(
+            f"{len(shared)} pictures of {second.folder} have the same name as others of the split: {some(shared)}. "
+            "Rename one of each, with its photo and instances."
+        )
     for key in ("labels", "images", "instances"):
         one, two = getattr(first, key), getattr(second, key)
         if one is None or two is None:
@@ -236,7 +242,7 @@ def joined(folder: Path, first: Listing, second: Listing) -> Listing:
             continue
         merged = {**one, **two}
         both[key] = {name: merged[name] for name in sorted(merged, key=natural_key)}
-    return Listing(folder, **both, problems=[*first.problems, *second.problems])
+    return Listing(folder, **both, problems=problems)
 
 
 def read_names(path: Path) -> list[str]:
@@ -246,7 +252,7 @@ def read_names(path: Path) -> list[str]:
         DataError: unreadable, or without a name.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: the list of names cannot be read ({error}). Name a text file, one name per line."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from PIL import Image
 
 from clade.data.base import DATASETS
 from clade.data.benchmark import BenchmarkDataset, Place, Places, keep
-from clade.data.files import PHOTO_SUFFIXES, Listing, by_name, natural_key, paired, require_same_size, some
+from clade.data.files import PHOTO_SUFFIXES, Listing, by_name, natural_key, paired, require_same_size, some, walk
 from clade.data.photos import read_photo
 from clade.errors import DataError, LabelError
 from clade.labels.files import open_image
@@ -135,17 +134,15 @@ def _find_parts(folder: Path, problems: list[str]) -> dict[str, dict[int, Path]]
     classes = {part: number for number, part in enumerate(PARTS, start=1)}
     parts: dict[str, dict[int, Path]] = {}
     strange = []
-    for place, _, names in os.walk(folder):
-        for file in names:
-            found = _FILE.fullmatch(file)
-            if found is None or found[2] not in classes:
-                strange += [f"{place}/{file}"] if file.endswith(".png") and not file.startswith(".") else []
-                continue
-            path = Path(place, file)
-            of_picture = parts.setdefault(str(int(found[1])), {})
-            if classes[found[2]] in of_picture:
-                problems.append(f"{of_picture[classes[found[2]]]} and {path} are the same part. Remove one.")
-            of_picture[classes[found[2]]] = path
+    for inside in walk(folder):
+        found, path = _FILE.fullmatch(inside.rpartition("/")[2]), folder / inside
+        if found is None or found[2] not in classes:
+            strange += [str(path)] if inside.endswith(".png") else []
+            continue
+        of_picture = parts.setdefault(str(int(found[1])), {})
+        if classes[found[2]] in of_picture:
+            problems.append(f"{of_picture[classes[found[2]]]} and {path} are the same part. Remove one.")
+        of_picture[classes[found[2]]] = path
     if strange:
         problems.append(
             f"{len(strange)} mask files are no part of a face: {some(sorted(strange))}. "

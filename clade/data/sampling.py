@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -173,7 +174,8 @@ def read_classes(dataset: Dataset, *, skip: bool = False, progress: bool = False
             raise
 
     console = Console(stderr=True)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    # The readers silence Pillow's warnings; done in several threads, that could outlive them.
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         made = threads.map(classes, range(len(dataset)))
         shown = progress and console.is_terminal
         try:

@@ -42,6 +42,8 @@ def build_dataset(config: DataConfig, split: str) -> Dataset:
                 "num_classes": config.num_classes,
                 "unknown": config.unknown,
                 "remap": config.remap,
+                "palette": config.palette,
+                "at_least": None if config.load_size else config.size,
                 "options": None if own else config.options,
             }
             return PreparedDataset(config.root, split, expect=expect, **(config.options if own else {}))

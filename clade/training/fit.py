@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from clade.errors import CladeError, RecipeError
 from clade.images import save_png
 from clade.labels import LabelPyramid
 from clade.models import Generator
+from clade.scoring import SCORES
 from clade.training.builders import (
     build_discriminator,
     build_generator,
@@ -45,7 +46,7 @@ from clade.training.step import (
     noise_seed,
     training_step,
 )
-from clade.training.validation import absolute_error, draw_mean, sample_sheet, spread
+from clade.training.validation import absolute_error, build_scores, draw_mean, sample_sheet, scored, spread
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Result:
         folder: the run's folder, with last.safetensors, best.safetensors, state.safetensors, samples/, tensorboard/.
         step: steps done so far.
         steps: steps of the whole training.
-        best: smallest validation error so far, None before the first validation.
+        best: best validation score so far (training.best_by), None before the first validation.
         rank: which process this is; only rank 0 has written files.
         skipped: files that could not be used so far (data.on_error=skip), listed in skipped.txt.
     """
@@ -132,6 +133,8 @@ class _Run:
         self.feed = Feed(recipe, folder, fabric, fresh=fresh, quiet=quiet)
         self.dataset, self.validation, self.skipped = self.feed.dataset, self.feed.validation, self.feed.skipped
         self.space, self.edges = self.dataset.label_space, self.feed.edges
+        with fabric.rank_zero_first():  # the others then find the real photos' statistics on disk
+            self.scores = build_scores(recipe, self.dataset, self.validation, fabric.device)
         torch.manual_seed(config.seed)
         self.generator = build_generator(recipe.generator, self.space, recipe.data.size)
         if config.init_from is not None and (fresh or not (folder / STATE).exists()):
@@ -317,19 +320,22 @@ class _Run:
 
         rank, world = fabric.global_rank, fabric.world_size
         mine = feed.evaluation(self.generator, self.validation, config.batch_size, rank, world)
-        error, count = self._sum(absolute_error(draw, mine))
+        seen = None if self.scores is None else scored(self.scores, generator, fabric.autocast)
+        error, count = self._sum(absolute_error(draw, mine, seen))
         if not count:
             feed.require_validation()
-        score = float(error / count)
-        if self.best is None or score < self.best:
+        scores = {"l1": float(error / count), **({} if self.scores is None else self.scores.compute()[0])}
+        score = scores[config.best_by]
+        if SCORES[config.best_by].better(score, self.best):
             self.best = score
-            self._save_generator(BEST, score)
+            self._save_generator(BEST, scores)
         if fabric.is_global_zero:
             shown = spread(self.validation, config.samples)
             picture = sample_sheet(draw, feed.evaluation(self.generator, shown, 1), self.space)
             if picture is not None:
                 save_png(picture, self.folder / "samples" / f"step-{self.step:07d}.png")
-            report.validation(self.step, score, self.best, picture)
+            assert self.best is not None
+            report.validation(self.step, scores, self.best, picture, config.best_by)
         self.skipped.share(report)
         self.unvalidated = False
 
@@ -351,11 +357,12 @@ class _Run:
             save_state(self.folder / STATE, modules, optimizers, facts)
         self.fabric.barrier()
 
-    def _save_generator(self, name: str, score: float | None) -> None:
+    def _save_generator(self, name: str, scores: Mapping[str, float] | None) -> None:
         generator = self._measured()  # by all processes together
         if self.fabric.is_global_zero:
             epoch = self.step * self.per_step / len(self.dataset)
-            info = {"step": self.step, "epoch": round(epoch, 3), "val_l1": score}
+            info = {"step": self.step, "epoch": round(epoch, 3), "val_l1": None}
+            info |= {f"val_{key}": value for key, value in (scores or {}).items()}
             save(generator, self.folder / name, self.space, self.recipe, info)
 
     def _resume(self, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -90,13 +91,19 @@ class Report:
         if self.active:
             self.console.print(f"Skipped: {message}", soft_wrap=True, markup=False, highlight=False)
 
-    def validation(self, step: int, score: float, best: float, picture: np.ndarray | None) -> None:
-        """A validation's score and its sheet of samples, (H, W, 3) uint8."""
+    def validation(
+        self, step: int, scores: Mapping[str, float], best: float, picture: np.ndarray | None, best_by: str = "l1"
+    ) -> None:
+        """A validation's scores by name, the best so far of one of them, and a sheet of samples, (H, W, 3) uint8."""
         if self.writer is None:
             return
-        self.writer.add_scalar("val/l1", score, step)
+        for name, value in scores.items():
+            self.writer.add_scalar(f"val/{name}", value, step)
         if picture is not None:
             self.writer.add_image("val/samples", picture, step, dataformats="HWC")
         self.writer.flush()
         if self.bar or self.lines:
-            self.console.print(f"step {step}: validation error (L1) {score:.4f}, best {best:.4f}", soft_wrap=True)
+            others = "".join(f", {name} {value:.4f}" for name, value in scores.items() if name != "l1")
+            by = "" if best_by == "l1" else f" {best_by}"
+            text = f"step {step}: validation error (L1) {scores['l1']:.4f}{others}, best{by} {best:.4f}"
+            self.console.print(text, soft_wrap=True)

@@ -28,8 +28,10 @@ class Skipped:
         self._untold: list[str] = []
         if self.path.exists() and not fresh:
             try:
-                self.messages = dict.fromkeys(self.path.read_text(encoding="utf-8").splitlines())
-            except (OSError, UnicodeDecodeError) as error:
+                # A file name in a message may be no UTF-8.
+                text = self.path.read_text(encoding="utf-8", errors="surrogateescape")
+                self.messages = dict.fromkeys(text.splitlines())
+            except OSError as error:
                 raise CladeError(f"{self.path}: cannot be read ({error}). Remove it; it is only a list.") from error
         self._written = len(self.messages)
 
@@ -55,5 +57,6 @@ class Skipped:
                 report.skipped(message)
         if len(self.messages) > self._written and self.fabric.is_global_zero:
             with atomic_path(self.path) as temporary:
-                temporary.write_text("".join(f"{message}\n" for message in self.messages), encoding="utf-8")
+                lines = "".join(f"{message}\n" for message in self.messages)
+                temporary.write_text(lines, encoding="utf-8", errors="surrogateescape")
         self._written = len(self.messages)

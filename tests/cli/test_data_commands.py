@@ -65,7 +65,7 @@ def test_from_masks_to_a_prepared_dataset(masks, capsys):
         "--data.root", "dataset", "--data.size", "[32,32]",
     )  # fmt: skip
     assert code == 0
-    assert "--data.load_size [36,36] --data.root packed" in out
+    assert "clade train camvid-clade --data.size [32,32] --data.load_size [36,36] --data.root packed\n" in out
     prepared = PreparedDataset("packed", "train")
     assert len(prepared) == 3
     assert prepared.read(0).size == (36, 36)

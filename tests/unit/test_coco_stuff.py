@@ -259,6 +259,16 @@ def test_portraits_join_the_training_pictures(tmp_path: Path):
     assert len(val(root)) == 1
 
 
+def test_a_portrait_with_the_name_of_another_picture_is_refused(tmp_path: Path):
+    root = make_spade(tmp_path)
+    for folder, suffix in (("label", "png"), ("inst", "png"), ("img", "jpg")):
+        portrait = root / f"train_{folder}_portrait"
+        (portrait / f"5.{suffix}").rename(portrait / f"2.{suffix}")
+    said = message(lambda: create_dataset("coco-stuff", root=root))
+    assert f"{root}/train_label/2.png and {root}/train_label_portrait/2.png" in said
+    assert len(create_dataset("coco-stuff", root=root, portraits=False)) == 2
+
+
 def test_instance_files_of_spade_are_read_as_they_are(tmp_path: Path):
     sample = val(make_spade(tmp_path)).read(0)
     assert sample.ids.tolist() == [[0, 181, 182]]

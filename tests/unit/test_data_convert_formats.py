@@ -148,6 +148,15 @@ def test_palette_files_keep_indices_and_colours(tmp_path: Path) -> None:
     assert "differently" in said
 
 
+def test_a_broken_first_palette_file_is_skipped_when_asked(tmp_path: Path) -> None:
+    save(tmp_path / "masks/b.png", IDS, palette=[*SKY, *TREE, *ROAD])
+    broken = write(tmp_path / "masks/a.png", "no picture")
+    assert str(broken) in message(LabelError, tmp_path / "masks", tmp_path / "no", "palette")
+    report = convert(tmp_path / "masks", tmp_path / "out", "palette", on_error="skip")
+    assert [str(broken) in line for line in report.skipped] == [True]
+    assert space(tmp_path / "out").colors == (SKY, TREE, ROAD)
+
+
 def test_masks_are_two_classes(tmp_path: Path) -> None:
     mask = (IDS == 2).astype(np.uint8)
     save(tmp_path / "both/a_mask.png", mask * 255)
@@ -366,6 +375,17 @@ def test_labelme(tmp_path: Path) -> None:
     assert np.array_equal(pixels(out / "instances/a.png"), instances)
     assert space(out).names == ("_background_", "car", "sky", "sun")
     assert (out / "images/a.png").read_bytes() == (tmp_path / "photos/a.png").read_bytes()
+
+
+def test_labelme_leaves_out_a_file_whose_photo_is_not_known(tmp_path: Path) -> None:
+    write(tmp_path / "shapes/a.json", labelme_json())
+    shapes = [{**labelme_json()["shapes"][0], "label": "nowhere else"}]
+    broken = write(tmp_path / "shapes/b.json", labelme_json(shapes=shapes, imagePath=None))
+    photo(tmp_path / "photos/a.png", 8, 10)
+    assert str(broken) in message(DataError, tmp_path / "shapes", tmp_path / "no", "labelme")
+    report = convert(tmp_path / "shapes", tmp_path / "out", "labelme", on_error="skip")
+    assert [str(broken) in line for line in report.skipped] == [True]
+    assert [path.name for path in (tmp_path / "out/labels").iterdir()] == ["a.png"]
 
 
 def test_labelme_takes_classes_and_refuses_lines(tmp_path: Path) -> None:

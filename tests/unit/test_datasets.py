@@ -376,6 +376,14 @@ def test_faces_are_split_by_their_number(tmp_path: Path):
     assert names(create_dataset("celebamask-hq", root=tmp_path, split="val")) == ["28000", "29999"]
 
 
+def test_mask_folders_of_faces_may_be_links(tmp_path: Path):
+    make_face(tmp_path, 5, {"skin": np.ones((4, 4))})
+    here, there = tmp_path / "CelebAMask-HQ-mask-anno/0", tmp_path / "other disk"
+    here.rename(there)
+    here.symlink_to(there)
+    assert create_dataset("celebamask-hq", root=tmp_path).read(0).ids.tolist() == np.ones((8, 8)).tolist()
+
+
 def test_a_part_of_the_faces_without_validation_pictures_says_so(tmp_path: Path):
     make_face(tmp_path, 5, {"skin": np.ones((4, 4))})
     assert "28000 or more" in message(lambda: create_dataset("celebamask-hq", root=tmp_path, split="val"))

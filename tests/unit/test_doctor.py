@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from clade.data import FolderDataset, check
-from clade.errors import DataError
+from clade.errors import CladeError, DataError
 
 CLASSES = {"names": ["sky", "tree", "road"], "unknown": 255}
 
@@ -223,9 +223,29 @@ def test_number_of_threads_changes_nothing_and_warning_filters_stay(root: Path):
     assert list(warnings.filters) == before
 
 
+def test_what_cannot_be_written_and_no_workers_are_said(root: Path):
+    with pytest.raises(CladeError, match="workers is 0"):
+        check(root, workers=0)
+    report = check(root)
+    (root / "file").touch()
+    for write in (report.html, report.write_classes):
+        with pytest.raises(DataError, match=r"file/x: cannot be written"):
+            write(root / "file/x")
+
+
 def test_nothing_is_written_to_a_stderr_that_is_no_terminal(root: Path, capsys: pytest.CaptureFixture[str]):
     check(root)
     assert capsys.readouterr() == ("", "")
+
+
+def test_names_that_are_no_utf_8_are_shown_with_their_bytes(root: Path, tmp_path: Path):
+    odd = root / "train/labels" / "x\udcff.png"
+    try:
+        odd.write_bytes(b"damaged")
+    except OSError:
+        pytest.skip("this file system takes only names in UTF-8")
+    page = check(root).html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert r"x\udcff.png: cannot be read" in page
 
 
 def test_a_mask_whose_255_passes_for_unknown_is_named(tmp_path: Path):

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections import namedtuple
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import torch
 from filelock import FileLock
 from safetensors import safe_open
 
+from clade.config import DataConfig
 from clade.data import Augment, Dataset, Sample, ScenesDataset, create_dataset, train_loader
 from clade.data.prepared import Prepared, PreparedDataset, is_prepared, prepare
 from clade.data.resized import Resized
+from clade.data.scenes import COLORS
 from clade.errors import CladeError, DataError
 from clade.labels.labelspace import LabelSpace
+from clade.training.builders import build_dataset
 
 SIZE = (32, 48)
 OPTIONS = {"count": 9, "val_count": 3, "height": 50, "width": 70, "seed": 4}
@@ -229,7 +233,6 @@ def test_a_stopped_preparation_goes_on_where_it_was(tmp_path: Path):
         ({"size": (30, 48)}, "size"),
         ({"fit": "crop"}, "fit"),
         ({"shard_mib": 2}, "shard_mib"),
-        ({"on_error": "skip"}, "on_error"),
         ({"options": OPTIONS | {"seed": 5}}, "options"),
         ({"options": OPTIONS | {"count": 8}}, "options"),
         ({"splits": ("train",)}, "splits"),
@@ -290,6 +293,32 @@ def test_broken_pictures_are_skipped_only_when_asked_and_counted(tmp_path: Path)
     stored = PreparedDataset(tmp_path / "skip")
     for k, index in enumerate((1, 2, 6, 7)):
         assert_same(stored.read(k), Resized(Shapes(), SIZE).read(index))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_what_a_broken_picture_stopped_goes_on_without_it_and_not_the_other_way(tmp_path: Path):
+    with pytest.raises(DataError, match="broken"):
+        pack(tmp_path / "out", Shapes(broken=(5,)))
+    done = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
+    summary = pack(tmp_path / "out", Shapes(broken=(5,)), on_error="skip")
+    assert (summary.kept, summary.pictures) == (len(done), {"train": 7})
+    assert done
+    pack(tmp_path / "whole", Shapes(broken=(5,)), on_error="skip")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    with pytest.raises(DataError, match="prepared with on_error skip; now it is stop"):
+        pack(tmp_path / "out", Shapes())
+
+
+def test_names_that_are_no_utf_8_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Shapes, "name", lambda _, index: f"{index}\udcff")
+    pack(tmp_path / "out")
+    assert PreparedDataset(tmp_path / "out").read(3).name == "3\udcff"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/out: cannot be written \(Not a directory\)"):
+        pack(tmp_path / "file/out")
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path):
@@ -427,7 +456,8 @@ def test_a_prepared_folder_is_known_by_its_manifest(scenes: Path, tmp_path: Path
         ({"num_classes": 13}, "data.num_classes 12, but the recipe has 13"),
         ({"unknown": 254}, "data.unknown 255, but the recipe has 254"),
         ({"remap": {7: 1}}, "data.remap.7 unset, but the recipe has 1"),
-        ({"palette": [(1, 2, 3)]}, r"data.palette unset, but the recipe has \[\[1, 2, 3\]\]"),
+        ({"palette": [(1, 2, 3)]}, r"data.palette \[\[.*\]\], but the recipe has \[\[1, 2, 3\]\]"),
+        ({"at_least": (32, 49)}, r"prepared at 32 x 48 \(height x width\), which is smaller than data.size, 32 x 49"),
         ({"options": {"seed": 5}}, "data.options.seed 4, but the recipe has 5"),
     ],
     ids=str,
@@ -437,8 +467,18 @@ def test_a_recipe_that_asks_for_something_else_is_refused(scenes: Path, expect: 
         PreparedDataset(scenes, expect=expect)
 
 
+def test_training_asks_for_its_palette_and_for_no_smaller_pictures(scenes: Path):
+    config = DataConfig(name="scenes", root=str(scenes), size=SIZE)
+    assert len(build_dataset(config, "train")) == 9
+    with pytest.raises(DataError, match=r"data\.palette"):
+        build_dataset(replace(config, palette=[(1, 2, 3)]), "train")
+    with pytest.raises(DataError, match=r"smaller than data\.size"):
+        build_dataset(replace(config, size=(64, 48)), "train")
+
+
 def test_a_recipe_that_asks_for_what_is_stored_or_for_nothing_opens(scenes: Path):
     everything = {"name": "scenes", "size": SIZE, "fit": "stretch", "num_classes": 12, "unknown": 255, "remap": {}}
+    everything |= {"palette": COLORS, "at_least": SIZE}
     for expect in (everything, {"options": {"seed": 4}}, {"fit": "crop"}, {"name": "prepared"}, {}):
         assert len(PreparedDataset(scenes, "val", expect=expect)) == 3
 

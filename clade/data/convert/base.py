@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -101,7 +102,8 @@ class Request:
 
 
 def _in_threads(function: Callable[[T], R], things: Sequence[T], workers: int) -> Iterator[R]:
-    with ThreadPoolExecutor(workers) as pool:
+    # The readers silence Pillow's warnings; done in several threads, that could outlive them.
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(things), _AHEAD):
             yield from pool.map(function, things[start : start + _AHEAD])
 

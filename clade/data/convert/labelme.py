@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,7 @@ class _Facts:
 
     labels: frozenset[str]
     photo: Path | None
+    error: CladeError | None = None
 
 
 @converter("labelme", "images", "classes")
@@ -47,7 +48,7 @@ def labelme(request: Request) -> Source:
     facts: dict[Path, _Facts] = {}
     paths = [path for own in found.values() for path in own.values()]
     for path, result in request.each(_facts, paths, "finding labels"):
-        facts[path] = _Facts(frozenset(), None) if isinstance(result, CladeError) else result
+        facts[path] = _Facts(frozenset(), None, result) if isinstance(result, CladeError) else result
     labels = frozenset[str]().union(*(fact.labels for fact in facts.values()))
     space = _space(request, labels)
     rows = {name: row for row, name in enumerate(space.names)} | {IGNORE: space.num_classes}
@@ -58,8 +59,13 @@ def labelme(request: Request) -> Source:
         unused += left
         for name, path in own.items():
             photo = facts[path].photo if photos is None else photos[name]
-            items.append(Item(name, partial(read_shapes, path, rows), path, photo, split))
+            read = partial(read_shapes, path, rows) if (error := facts[path].error) is None else partial(_fail, error)
+            items.append(Item(name, read, path, photo, split))
     return Source(space, items, unused)
+
+
+def _fail(error: CladeError) -> NoReturn:
+    raise error
 
 
 def _space(request: Request, labels: frozenset[str]) -> LabelSpace:

@@ -156,7 +156,7 @@ def palette(request: Request) -> Source:
         if not classes:
             raise LabelError(f"{request.source}: no mask could be read, so there are no ids.")
         named = LabelSpace.numbered(max(classes) + 1, unknown)
-    colors = None if colored else _stored_colors(paths[0])
+    colors = None if colored else _stored_colors(request, paths)
     if colors is not None:
         free = named.colors[len(colors) :]
         extra = colors[named.unknown] if named.unknown is not None and named.unknown < len(colors) else (0, 0, 0)
@@ -181,9 +181,15 @@ def _indices(path: Path) -> tuple[np.ndarray, Image.Image]:
     return label_array(image, source=str(path)), image
 
 
-def _stored_colors(path: Path) -> list[Color] | None:
-    """Colours of a palette file by index; None for other files."""
-    return _palette_of(open_image(path))
+def _stored_colors(request: Request, paths: list[Path]) -> list[Color] | None:
+    """Colours by index of the first file that can be read; None where that has no palette."""
+    for path in paths:
+        try:
+            return _palette_of(open_image(path))
+        except LabelError:
+            if request.on_error != "skip":
+                raise
+    return None
 
 
 def _palette_of(image: Image.Image) -> list[Color] | None:

@@ -112,12 +112,12 @@ def convert(
     items, excluded = _without(found.items, exclude)
     _check_names(items)
     merging = plan(found.space, merge)
-    begin(out, _run(request, format, found, items, merging, merge, exclude), merging.space, _notes(format, merging))
     report = ConvertReport(out, merging.space, merged=dict(merging.merged), excluded=excluded)
     report.splits = {item.split: SplitSummary() for item in items}
     report.unused = [str(path) for path in found.unused]
     report.photos = any(item.photo is not None for item in items)
     try:
+        begin(out, _run(request, format, found, items, merging, merge, exclude), merging.space, _notes(format, merging))
         for item, done in request.each(partial(_make, out, merging, link), items, "converting"):
             _count(report, item, done)
     except OSError as error:

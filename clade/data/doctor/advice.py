@@ -124,7 +124,10 @@ def _new(advice: Advice, used: Counter[int], colors: Counter[int]) -> None:
             advice.options["unknown"] = found["unknown"]
         if "remap" in found:
             advice.options["remap"] = {int(source): target for source, target in found["remap"].items()}
-        advice.why.append(f"{count} classes fit the ids in use.")
+        mask = set(used) == {0, 255}
+        advice.why.append(
+            "255 marks the object in a mask of 0 and 255." if mask else f"{count} classes fit the ids in use."
+        )
     if colors and not count:
         _palette(advice, sorted(colors))
         advice.options["num_classes"] = len(colors)

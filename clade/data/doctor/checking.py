@@ -54,6 +54,8 @@ def check(
     """
     root = Path(root)
     require_folder(root)
+    if workers is not None and workers < 1:
+        raise CladeError(f"workers is {workers}; needed is at least 1.")
     given = {"num_classes": num_classes, "unknown": unknown, "remap": remap, "palette": palette}
     show = progress and sys.stderr.isatty()
     workers = workers or min(8, os.cpu_count() or 1)

@@ -106,14 +106,11 @@ class Report:
             DataError: the file exists, or no classes fit.
         """
         path = Path(path)
-        if path.exists():
-            raise DataError(f"{path}: exists and is not overwritten. Move it away, or name another file.")
+        require_new(path)
         space = LabelSpace.from_dict(self.suggestion) if self.suggestion is not None else self.space
         if space is None:
             raise DataError(f"{self.root}: no classes that fit are known, so {path} was not written.")
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(space.to_dict(), indent=1) + "\n", encoding="utf-8")
-        return path
+        return _written(path, json.dumps(space.to_dict(), indent=1) + "\n")
 
     def html(self, path: str | Path, seed: int = 0) -> Path:
         """Write a page with the class shares and pictures, that needs no other file; an older one is replaced.
@@ -123,10 +120,7 @@ class Report:
         """
         from clade.data.doctor.page import page
 
-        path = Path(path)
-        with atomic_path(path) as temporary:
-            temporary.write_text(page(self, seed), encoding="utf-8")
-        return path
+        return _written(Path(path), page(self, seed))
 
     def print(self, console: Console | None = None) -> None:
         """Tables of the files and of the ids in use, then problems, notes, and what fixes them."""
@@ -172,6 +166,22 @@ class Report:
             cells = [(f"{split.share(number):.3%}", str(split.used[number])) for split in self.splits]
             table.add_row(str(number), Text(name), *(text for pair in cells for text in pair))
         return table
+
+
+def require_new(path: Path) -> None:
+    """Raises DataError where a file would be overwritten."""
+    if path.exists():
+        raise DataError(f"{path}: exists and is not overwritten. Move it away, or name another file.")
+
+
+def _written(path: Path, text: str) -> Path:
+    try:
+        # A name that is no UTF-8 is shown with its odd bytes as \udcXX.
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}). Name a file elsewhere.") from error
+    return path
 
 
 def suggested(advice: Advice, splits: list[SplitReport], found: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -13,8 +13,9 @@ import numpy as np
 from clade.data.base import DATASETS, Dataset, Sample
 from clade.data.prepared.manifest import AGAIN, MANIFEST, Manifest, Split
 from clade.data.prepared.places import Place, is_url
-from clade.data.prepared.shards import ShardFile, file_hash
+from clade.data.prepared.shards import ShardFile
 from clade.errors import DataError
+from clade.hashing import file_hash
 from clade.registry import near_match
 
 
@@ -120,6 +121,7 @@ class PreparedDataset(Dataset):
         remap: Mapping[int, int] | None = None,
         palette: Sequence[Sequence[int]] | None = None,
         options: Mapping[str, Any] | None = None,
+        at_least: tuple[int, int] | None = None,
     ) -> None:
         """Compare what is stored with what a recipe's data section asks for; None asks for nothing.
 
@@ -128,7 +130,8 @@ class PreparedDataset(Dataset):
             size: the recipe's load_size.
             fit: looked at only together with ``size``.
             num_classes, unknown, remap: of the label space.
-            palette: that RGB label files were read with.
+            palette: that RGB label files were read with; the colours of the classes.
+            at_least: (height, width) of the training, which is not to enlarge what was shrunk before.
 
         Raises:
             DataError: something differs; the message says what is stored, what is asked for and what to do.
@@ -142,8 +145,8 @@ class PreparedDataset(Dataset):
             ("data.unknown", space.unknown, unknown),
         ]
         asked += [(f"data.remap.{k}", space.remap.get(k), v) for k, v in (remap or {}).items()]
+        asked.append(("data.palette", plain(space.colors), plain(palette)))
         stored = facts.get("options", {})
-        asked.append(("data.palette", stored.get("palette"), plain(palette)))
         asked += [(f"data.options.{k}", stored.get(k), plain(v)) for k, v in (options or {}).items()]
         for key, have, want in asked:
             if want is not None and want != have:
@@ -151,6 +154,12 @@ class PreparedDataset(Dataset):
                     f"{self.place.root}: was prepared with {key} {_shown(have)}, but the recipe has {_shown(want)}. "
                     f"Set {key} to {_shown(have)}, or prepare the dataset again, into another folder, with this recipe."
                 )
+        if at_least is not None and any(have < want for have, want in zip(self.size, at_least, strict=True)):
+            raise DataError(
+                f"{self.place.root}: was prepared at {self.size[0]} x {self.size[1]} (height x width), which is "
+                f"smaller than data.size, {at_least[0]} x {at_least[1]}. Train at a smaller size, or prepare the "
+                "dataset again, into another folder, with this recipe."
+            )
 
 
 def plain(value: Any) -> Any:

@@ -111,7 +111,7 @@ class Manifest:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Whole or not at all; the same text for the same value."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(value) + "\n", encoding="utf-8")
 
 
 def _split(value: Mapping[str, Any]) -> Split:

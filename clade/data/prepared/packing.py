@@ -131,9 +131,15 @@ def prepare(
         "label_space": plain(_one_space(datasets, out).to_dict()),
         "splits": {split: _listing(dataset) for split, dataset in datasets.items()},
     }
-    _claim(out, facts)
-    with _only_here(out):
-        return _pack(out, facts, datasets, _workers(workers), on_error, progress)
+    try:
+        _claim(out, facts)
+        with _only_here(out):
+            return _pack(out, facts, datasets, _workers(workers), on_error, progress)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or out}: cannot be written ({error.strerror or error}). The same command goes on when "
+            "that is cured."
+        ) from error
 
 
 def _pack(
@@ -196,16 +202,19 @@ def _one_space(datasets: Mapping[str, Dataset], out: Path) -> Any:
 
 def _listing(dataset: Dataset) -> dict[str, Any]:
     names = "\n".join(dataset.name(index) for index in range(len(dataset)))
-    return {"pictures": len(dataset), "names_sha256": hashlib.sha256(names.encode()).hexdigest()}
+    return {
+        "pictures": len(dataset),
+        "names_sha256": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
+    }
 
 
 def _claim(out: Path, facts: dict[str, Any]) -> None:
     """Raises DataError unless the folder is new, empty, or was begun from the same facts."""
+    if out.is_file():
+        raise DataError(f"{out}: is a file; needed is a folder to prepare into.")
     if not out.exists():
         out.mkdir(parents=True)
         return
-    if not out.is_dir():
-        raise DataError(f"{out}: is a file; needed is a folder to prepare into.")
     theirs: Any = None
     if (out / UNFINISHED).exists():
         try:
@@ -220,6 +229,8 @@ def _claim(out: Path, facts: dict[str, Any]) -> None:
             raise DataError(f"{out}: holds files, but no prepared dataset. {_OTHER}")
         return
     for key in dict.fromkeys([*facts, *theirs]):
+        if key == "on_error" and theirs.get(key) == "stop":
+            continue  # whatever was finished lacks nothing
         if facts.get(key) != theirs.get(key):
             raise DataError(
                 f"{out}: holds a dataset that was prepared with {key} {_short(theirs.get(key))}; now it is "

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from clade.atomic import atomic_path
+from clade.data.disk_cache import cache_folder
 from clade.data.prepared.manifest import AGAIN, MANIFEST, Manifest, Shard
-from clade.data.prepared.shards import file_hash
 from clade.errors import DataError, first_line
+from clade.hashing import file_hash
 
 
 def is_url(root: str | Path) -> bool:
@@ -20,8 +20,7 @@ def is_url(root: str | Path) -> bool:
 
 def default_cache() -> Path:
     """Where copies of remote shards are kept: ``clade/prepared`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "clade" / "prepared"
+    return cache_folder() / "prepared"
 
 
 def require_space(folder: Path, needed: int, what: str, instead: str) -> None:

@@ -7,7 +7,6 @@ thousands of pictures a second (benchmarks/results, loading), those of PNGs in a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from clade.atomic import atomic_path
 from clade.data.base import Sample
 from clade.data.prepared.manifest import AGAIN, Shard
 from clade.errors import DataError, first_line
+from clade.hashing import file_hash
 
 
 def write_shard(path: Path, samples: Sequence[Sample], facts: dict[str, Any]) -> None:
@@ -38,7 +38,10 @@ def write_shard(path: Path, samples: Sequence[Sample], facts: dict[str, Any]) ->
             tensors[_key(k, "instances")] = np.ascontiguousarray(_smallest(sample.instances))
     with atomic_path(path) as temporary:
         # One key only: safetensors writes several in a random order.
-        save_file(tensors, temporary, metadata={"clade": json.dumps(facts, ensure_ascii=False)})
+        try:
+            save_file(tensors, temporary, metadata={"clade": json.dumps(facts)})
+        except SafetensorError as error:
+            raise DataError(f"{path}: cannot be written ({first_line(error)}). Is the disk full?") from error
 
 
 def shard_facts(path: Path) -> dict[str, Any]:
@@ -53,14 +56,6 @@ def shard_facts(path: Path) -> dict[str, Any]:
 def describe(path: Path, pictures: int) -> Shard:
     """The manifest's entry of a shard; reads it whole."""
     return Shard(file=path.name, pictures=pictures, bytes=path.stat().st_size, sha256=file_hash(path))
-
-
-def file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class ShardFile:

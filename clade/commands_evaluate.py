@@ -1,0 +1,205 @@
+"""``clade evaluate`` and ``clade compare``: their words, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clade.errors import CladeError, UsageError
+
+if TYPE_CHECKING:
+    from clade.evaluation import Evaluation
+
+FORMATS = ("table", "markdown", "csv", "latex", "json")
+
+
+def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="a .safetensors file of a generator")
+    _data_arguments(parser)
+    parser.add_argument("--out", default="evaluation.json", metavar="FILE", help="what to write (evaluation.json)")
+    parser.epilog = (
+        "A score of the protocol whose weights are not there makes the exit code 1, --skip-missing makes it 0. With "
+        "torchrun, processes share the pictures."
+    )
+
+
+def compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "systems", nargs="+", metavar="[NAME=]SYSTEM", help="checkpoints, or evaluation.json files of others"
+    )
+    _data_arguments(parser)
+    parser.add_argument("--seeds", action="store_true", help="group trainings that differ only in training.seed")
+    parser.add_argument("--no-cost", action="store_true", help="do not measure time and memory")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs that the time is the median of (5)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the timing on a CPU (1)")
+    parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument("--out", metavar="FILE", help="write the tables there instead of printing them")
+    parser.add_argument("--sheet", metavar="FILE.png", help="also draw label maps, photos and pictures side by side")
+    parser.add_argument("--maps", type=int, default=6, metavar="N", help="label maps on the sheet, by --seed (6)")
+    parser.epilog = "Scores are ranked only within one protocol, data and weights; others get a table of their own."
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", help="folder of the dataset; by default that of the recipe")
+    parser.add_argument("--dataset", metavar="NAME", help="its layout; by default that of the recipe")
+    parser.add_argument("--split", metavar="NAME", help="whose label maps are drawn; by default the recipe's (val)")
+    parser.add_argument("--protocol", default="paper", help="paper, oasis, or a FILE.yaml")
+    parser.add_argument("--metrics", metavar="LIST", help="scores instead of the protocol's, as in miou,fid,kid")
+    parser.add_argument("--judge", metavar="SPEC", help="segmenter of mIoU and accuracy: NAME=PATH, hf:NAME, or a file")
+    parser.add_argument("--judge-map", metavar="FILE.yaml", help="which class of the judge is which of the dataset")
+    parser.add_argument("--extractor", metavar="NAME", help="features of fd, precision, ...: dinov2, timm:NAME, ...")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="NAME=FILE", help="of inception, lpips or the extractor"
+    )
+    parser.add_argument("--size", metavar="HxW", help="of pictures and photos; by default as trained")
+    parser.add_argument("--samples", type=int, metavar="K", help="pictures per label map for diversity (10)")
+    parser.add_argument("--seed", type=int, help="which samples of a multi-modal generator (0)")
+    parser.add_argument(
+        "--batch", type=int, default=4, metavar="N", help="pictures drawn at once; changes no score (4)"
+    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read the data (0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument("--precision", help="of the drawing: fp32, bf16; by default the protocol's (fp32)")
+    parser.add_argument("--skip-missing", action="store_true", help="exit code 0 also where a score is not computed")
+
+
+def evaluate(args: argparse.Namespace, _: list[str]) -> int:
+    options = _options(args)
+    from clade.evaluation import evaluate
+    from clade.evaluation.processes import is_first
+
+    found = evaluate(args.checkpoint, args.data, args.protocol, device=args.device, **options)
+    if not is_first():
+        return 0
+    found.save(args.out)  # first: whoever reads what is printed may go away
+    _print(found)
+    print(args.out)
+    return _told(found.missing, args)
+
+
+def compare(args: argparse.Namespace, _: list[str]) -> int:
+    options = _options(args)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints its own comings and goings otherwise
+    from clade.evaluation import compare
+    from clade.evaluation.processes import is_alone
+
+    if not is_alone():
+        raise CladeError(
+            "`clade compare` measures time, so it runs in one process. Evaluate the checkpoints by `torchrun ... clade "
+            "evaluate`, and compare their evaluation.json files."
+        )
+    if args.sheet is not None and Path(args.sheet).suffix.lower() != ".png":
+        raise UsageError(f"--sheet is '{args.sheet}'; needed is the name of a .png file.")
+    found = compare(
+        args.systems,
+        args.data,
+        args.protocol,
+        seeds=args.seeds,
+        cost=not args.no_cost,
+        rounds=args.rounds,
+        threads=args.threads,
+        device=args.device,
+        **options,
+    )
+    text = found.render(args.format)
+    if args.out is None:
+        print(text)
+    else:
+        from clade.atomic import atomic_path
+
+        with atomic_path(args.out) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        print(args.out)
+    if args.sheet is not None:
+        _draw_sheet(args, {s.name: s.path for s in found.systems if s.path is not None}, options)
+        print(args.sheet, file=sys.stderr if args.out is None and args.format in ("csv", "json") else sys.stdout)
+    return _told({name: "" for system in found.systems for name in system.evaluation.missing}, args)
+
+
+def _draw_sheet(args: argparse.Namespace, paths: dict[str, Path], options: dict[str, Any]) -> None:
+    from clade.evaluation.sheets import comparison_sheet
+    from clade.images import save_png
+
+    page = comparison_sheet(
+        paths,
+        args.data,
+        args.protocol,
+        maps=args.maps,
+        seed=args.seed or 0,
+        device=args.device,
+        **{key: options[key] for key in ("dataset", "split", "size")},
+    )
+    try:
+        save_png(page, args.sheet)
+    except OSError as error:
+        raise CladeError(f"{args.sheet}: cannot be written ({error}).") from error
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keywords of :func:`clade.evaluate`."""
+    weights: dict[str, str] = {}
+    for text in args.weights:
+        # The last sign, because an extractor's own name may hold one.
+        name, equals, file = text.rpartition("=")
+        if not equals or not name or not file:
+            raise UsageError(f"--weights is '{text}'; needed is NAME=FILE, as in inception=weights.pth.")
+        weights[name] = file
+    metrics = None
+    if args.metrics is not None:
+        metrics = [name.strip() for name in args.metrics.split(",") if name.strip()]
+    return {
+        "dataset": args.dataset,
+        "split": args.split,
+        "metrics": metrics,
+        "judge": args.judge,
+        "judge_map": args.judge_map,
+        "extractor": args.extractor,
+        "weights": weights,
+        "size": None if args.size is None else _size(args.size),
+        "samples": args.samples,
+        "seed": args.seed,
+        "precision": args.precision,
+        "batch": args.batch,
+        "workers": args.workers,
+        "progress": sys.stderr.isatty(),
+    }
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise UsageError(f"--size is '{text}'; needed is HxW, 256x512 say.") from error
+    return height, width
+
+
+def _print(found: Evaluation) -> None:
+    from clade.scoring import SCORES
+
+    height, width = found.protocol["size"]
+    data = found.data
+    print(
+        f"{found.checkpoint['path']}: {found.checkpoint['generator']}, {found.pictures} pictures of {data['name']} "
+        f"({data['split']}), {height}x{width}, protocol {found.protocol['name']}\n"
+    )
+    for name in found.protocol["metrics"]:
+        score = SCORES[name]
+        label = f"{score.label} {score.arrow}"
+        if name in found.scores:
+            print(f"{label:18} {found.scores[name]:.{score.digits}f}")
+        else:
+            print(f"{label:18} not computed, because: {found.missing[name]}")
+    print()
+    for note in found.details["notes"]:
+        print(f"Note: {note}")
+
+
+def _told(missing: dict[str, str], args: argparse.Namespace) -> int:
+    """The exit code; a missing score must not pass for a complete evaluation."""
+    if not missing or args.skip_missing:
+        return 0
+    print(f"clade: not computed: {', '.join(missing)}. --skip-missing accepts that.", file=sys.stderr)
+    return 1

@@ -1,0 +1,354 @@
+"""The training loop of a judge, on Lightning Fabric."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from clade.config import Recipe, TrainingConfig
+from clade.data import Batch, eval_loader, train_loader
+from clade.errors import CladeError, DataError, RecipeError
+from clade.judging.losses import Learner, cross_entropy, dice, freeze_unused, step_size
+from clade.judging.recipe import JudgeRecipe
+from clade.judging.scoring import Ceiling, ceiling_of, confusion_of
+from clade.metrics.judges.base import Judge
+from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder
+from clade.metrics.judges.trained import check_classes as check_count
+from clade.training.builders import build_augment, build_dataset, build_weights
+from clade.training.checks import check_classes
+from clade.training.ema import Ema
+from clade.training.folder import BEST, LAST, STATE, tidy
+from clade.training.launch import make_fabric
+from clade.training.report import Report
+from clade.training.signals import stop_on_signal
+from clade.training.skipped import Skipped
+from clade.training.state import load_state, read_facts, save_state
+from clade.training.step import noise_seed
+
+# What may change between the parts of one training without making it another one.
+_FREE = {
+    "name",
+    "data.root",
+    "data.workers",
+    "data.cache_mib",
+    "data.on_error",
+    "network.weights",  # where the training began
+    "training.max_minutes",
+    "training.save_every",
+    "training.log_every",
+    "training.devices",
+    "training.threads",
+    "training.accelerator",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call of :func:`train_judge` came to.
+
+    Args:
+        folder: the run's folder, with last.safetensors, best.safetensors, state.safetensors, tensorboard/.
+        step: steps done so far.
+        steps: steps of the whole training.
+        best: the largest mIoU on held-out photos so far, None before the first validation.
+        rank: which process this is; only rank 0 has written files.
+    """
+
+    folder: Path
+    step: int
+    steps: int
+    best: float | None
+    rank: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.steps
+
+
+def train_judge(
+    recipe: JudgeRecipe, out: str | Path | None = None, *, fresh: bool = False, quiet: bool = False
+) -> Result:
+    """Train a segmenter by a recipe; go on where an earlier call with the same folder stopped, exactly.
+
+    Ctrl-C (SIGINT) and SIGTERM finish the step, save and return. After a kill the run repeats the steps since the last
+    saved state.
+
+    Args:
+        recipe: what to train on what.
+        out: folder of the run; by default runs/judge-NAME.
+        fresh: begin anew even if the folder holds a training.
+        quiet: no progress bar.
+
+    Raises:
+        CladeError: data, recipe or folder cannot be used as they are; or the loss stopped being a number.
+    """
+    folder = Path(out) if out is not None else Path("runs") / f"judge-{recipe.name}"
+    if folder.exists() and not folder.is_dir():
+        raise CladeError(f"{folder}: is a file; a folder is needed for the training.")
+    config = recipe.training
+    devices = TrainingConfig(devices=config.devices, accelerator=config.accelerator, precision=config.precision)
+    fabric = make_fabric(Recipe(training=devices))
+    fabric.launch()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)  # after the launch, which sets a number of its own
+    return _Run(recipe, folder, fabric, fresh=fresh, quiet=quiet).go()
+
+
+class _Run:
+    """One call of :func:`train_judge`: everything built once, then the loop."""
+
+    def __init__(self, recipe: JudgeRecipe, folder: Path, fabric: Fabric, *, fresh: bool, quiet: bool) -> None:
+        self.recipe, self.folder, self.fabric, self.fresh, self.quiet = recipe, folder, fabric, fresh, quiet
+        config, data = recipe.training, recipe.data
+        self.started = time.monotonic()
+        self.dataset = build_dataset(data, data.train_split)
+        self.validation = build_dataset(data, data.val_split)
+        check_classes(self.dataset, self.validation)
+        self.space = self.dataset.label_space
+        check_count(self.space)
+        self.skipped = Skipped(folder, fabric, fresh=fresh)
+        self.weights = build_weights(data, self.dataset, progress=fabric.is_global_zero and not quiet)
+        self.architecture = Architecture(
+            name=recipe.network.architecture, encoder=recipe.network.encoder, options=recipe.network.options
+        )
+        torch.manual_seed(config.seed)
+        self.network = self.architecture.build(self.space.num_classes)
+        resuming = not fresh and (folder / STATE).exists()
+        if recipe.network.weights is not None and not resuming:
+            load_encoder(self.network, recipe.network.weights)
+        self.network.to(fabric.device)
+        freeze_unused(self.network, data.size)
+        self.optimizer = torch.optim.AdamW(
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=recipe.learning.lr,
+            weight_decay=recipe.learning.weight_decay,
+            fused=True,
+        )
+        self.ema = Ema(self.network, config.ema)  # pyright: ignore[reportArgumentType]  # any module will do
+        self.per_step = config.batch_size * fabric.world_size
+        self.steps = config.steps or math.ceil(config.epochs * len(self.dataset) / self.per_step)
+        self.validate_every = max(1, round(config.validate_every * len(self.dataset) / self.per_step))
+        self.step, self.best = 0, None
+        if resuming:
+            self._resume(folder / STATE)
+        self.learner = fabric.setup(Learner(self.network), self.optimizer)[0]
+
+    def go(self) -> Result:
+        if self.step and self.fabric.is_global_zero and not self.quiet:
+            done = self.step >= self.steps
+            print(f"{'Already finished' if done else 'Going on'}: step {self.step} of {self.steps}.", file=sys.stderr)
+        if self.step >= self.steps:
+            return self._result()
+        fabric, config = self.fabric, self.recipe.training
+        if fabric.is_global_zero:
+            tidy(self.folder, self.fresh)
+        with (
+            stop_on_signal() as stop,
+            Report(self.folder, self.step, self.steps, fabric.is_global_zero, self.quiet) as report,
+        ):
+            batches = self._training_batches(self.step)
+            for step in range(self.step + 1, self.steps + 1):
+                self.step = step
+                losses = self._train_step(next(batches))
+                self.ema.update(self.network, step)
+                logging = step % config.log_every == 0 or step in (1, self.steps)
+                if logging or fabric.world_size == 1:
+                    self.skipped.share(report)
+                if logging:
+                    rates = {"judge": self.optimizer.param_groups[0]["lr"]}
+                    report.losses(step, self._checked(losses), self.per_step, rates, len(self.skipped))
+                report.advance(step)
+                late = config.max_minutes is not None and time.monotonic() - self.started > config.max_minutes * 60
+                # Asking all processes waits for all of them: now and then is often enough.
+                ask = fabric.world_size == 1 or step % 10 == 0
+                stopping = ask and self._sum(torch.tensor([float(stop.requested or late)])).item() > 0
+                validating = step % self.validate_every == 0 or step == self.steps
+                if validating or stopping or step % config.save_every == 0:
+                    self._checked(losses)  # what is kept must be good
+                if validating:
+                    self._validate(report)
+                elif stopping or step % config.save_every == 0:
+                    self._save_judge(LAST, None)
+                if validating or stopping or step % config.save_every == 0:
+                    self._save_state()
+                if stopping:
+                    break
+        return self._result()
+
+    def _training_batches(self, start: int) -> Iterator[Batch]:
+        """The batches after step ``start``."""
+        data, config, fabric = self.recipe.data, self.recipe.training, self.fabric
+        loader = train_loader(
+            self.dataset,
+            size=data.size,
+            batch_size=config.batch_size,
+            augment=build_augment(data),
+            seed=config.seed,
+            with_positions=False,
+            instances=False,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            start=start,
+            stop=self.steps,
+            workers=data.workers,
+            pin_memory=fabric.device.type == "cuda",
+            weights=self.weights,
+            on_skip=self.skipped.add if data.on_error == "skip" else None,
+        )
+        for batch in loader:
+            if batch.image is None:
+                raise DataError("The training data hold no photos; images/ is needed beside labels/.")
+            yield batch.to(fabric.device, non_blocking=True)
+
+    def _train_step(self, batch: Batch) -> dict[str, Tensor]:
+        assert batch.image is not None
+        learning, config, fabric = self.recipe.learning, self.recipe.training, self.fabric
+        rate = learning.lr * step_size(learning.schedule, self.step - 1, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # For dropout: from the step alone, so that a resumed training drops what the other would.
+        torch.manual_seed((noise_seed(config.seed, self.step) * fabric.world_size + fabric.global_rank) % 2**63)
+        self.learner.train()
+        truth = batch.label_map.ids.long()
+        truth = truth.masked_fill(truth >= self.space.num_classes, Judge.ignored)
+        logits = self.learner(batch.image.contiguous(memory_format=torch.channels_last)).float()
+        losses = {"cross_entropy": cross_entropy(logits, truth, Judge.ignored)}
+        loss = losses["cross_entropy"]
+        if learning.dice:
+            losses["dice"] = dice(logits, truth, Judge.ignored)
+            loss = loss + learning.dice * losses["dice"]
+        fabric.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _validate(self, report: Report) -> None:
+        """Score the averaged network on the held-out photos, through the same judge that a reader of the file gets."""
+        data, fabric = self.recipe.data, self.fabric
+        if fabric.world_size > 1:
+            for value in self.ema.generator.state_dict().values():
+                torch.distributed.broadcast(value, 0)  # each process has its own BatchNorm statistics
+        judge = self._judge({})
+        batches = eval_loader(
+            self.validation,
+            size=data.size,
+            batch_size=self.recipe.training.batch_size,
+            with_positions=False,
+            instances=False,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            fit=data.fit,  # pyright: ignore[reportArgumentType]  # checked by the recipe
+            on_skip=self.skipped.add if data.on_error == "skip" else None,
+        )
+        counts = self._sum(confusion_of(judge.predict, judge, batches, self.space.num_classes))
+        ceiling = ceiling_of(counts, self.space.names)
+        improved = self.best is None or ceiling.miou > self.best
+        if improved:
+            self.best = ceiling.miou
+            self._save_judge(BEST, ceiling)
+        self._save_judge(LAST, ceiling)
+        self.skipped.share(report)
+        if report.writer is not None:
+            report.writer.add_scalar("val/miou", ceiling.miou, self.step)
+            report.writer.add_scalar("val/accuracy", ceiling.accuracy, self.step)
+            if report.bar or report.lines:
+                report.console.print(
+                    f"step {self.step}: mIoU {ceiling.miou:.4f}, pixel accuracy {ceiling.accuracy:.4f}, "
+                    f"best mIoU {self.best:.4f}",
+                    soft_wrap=True,
+                )
+
+    def _judge(self, info: Mapping[str, Any]) -> TrainedJudge:
+        recipe = self.recipe
+        return TrainedJudge(
+            self.ema.generator,
+            self.architecture,
+            self.space,
+            recipe.data.size,
+            recipe.name,
+            recipe=recipe.to_dict(),
+            info=info,
+        )
+
+    def _save_judge(self, name: str, ceiling: Ceiling | None) -> None:
+        if self.fabric.is_global_zero:
+            info = {
+                "step": self.step,
+                "epoch": round(self.step * self.per_step / len(self.dataset), 3),
+                "split": self.recipe.data.val_split,
+                "ceiling": None if ceiling is None else ceiling.to_dict(),
+            }
+            self._judge(info).save(self.folder / name)
+
+    def _save_state(self) -> None:
+        """Always after the judge of the same step: what the state says is done must be there."""
+        if self.fabric.is_global_zero:
+            facts = {
+                "kind": "judge",
+                "step": self.step,
+                "best": self.best,
+                "per_step": self.per_step,
+                "pictures": len(self.dataset),
+                "recipe": self.recipe.to_dict(),
+            }
+            modules = {"network": self.network, "ema": self.ema.generator}
+            save_state(self.folder / STATE, modules, {"optimizer": self.optimizer}, facts)
+        self.fabric.barrier()
+
+    def _resume(self, path: Path) -> None:
+        facts = read_facts(path)
+        if facts.get("kind") != "judge":
+            raise RecipeError(f"{self.folder} holds the training of a generator. Use another --out for the judge.")
+        before = {**_flat(JudgeRecipe().to_dict()), **_flat(facts["recipe"])}
+        now = _flat(self.recipe.to_dict())
+        before |= {"pictures per step": facts["per_step"], "pictures": facts["pictures"]}
+        now |= {"pictures per step": self.per_step, "pictures": len(self.dataset)}
+        changed = sorted(k for k in before.keys() | now.keys() if k not in _FREE and before.get(k) != now.get(k))
+        if changed:
+            listed = ", ".join(f"{k} ({before.get(k)} -> {now.get(k)})" for k in changed[:5])
+            raise RecipeError(
+                f"{self.folder} holds a training by another recipe: {listed}. "
+                "Use the same recipe to go on, another --out, or --fresh to begin anew there."
+            )
+        load_state(path, {"network": self.network, "ema": self.ema.generator}, {"optimizer": self.optimizer})
+        self.step, self.best = facts["step"], facts["best"]
+
+    def _checked(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """Losses as numbers, their means over all processes."""
+        good = torch.stack([value.isfinite().all() for value in self.network.state_dict().values()]).all()
+        values = torch.stack([*losses.values(), good.to(next(iter(losses.values())).dtype)])
+        *means, good_everywhere = (self._sum(values.cpu()) / self.fabric.world_size).tolist()
+        named = dict(zip(losses, means, strict=True))
+        if good_everywhere < 1 or not all(math.isfinite(value) for value in means):
+            raise CladeError(
+                f"Step {self.step}: losses or weights are no longer numbers ({named}). Try a smaller learning.lr, or "
+                "training.precision=fp32."
+            )
+        return named
+
+    def _sum(self, value: Tensor) -> Tensor:
+        """Over all processes."""
+        if self.fabric.world_size == 1:
+            return value
+        reduced = self.fabric.all_reduce(value.to(self.fabric.device), reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        return reduced.cpu()
+
+    def _result(self) -> Result:
+        return Result(self.folder, self.step, self.steps, self.best, self.fabric.global_rank)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, content in value.items():
+        flat.update(_flat(content, f"{prefix}{key}.") if isinstance(content, Mapping) else {f"{prefix}{key}": content})
+    return flat
