@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -64,6 +63,12 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
         help="rgb, palette, masks, parts, coco, panoptic, labelme, voc, yolo, folder, or a dataset's name",
     )
     parser.add_argument("--split", help="the part to make (train, val); by default as the source is divided, if it is")
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        metavar="X",
+        help="divide a source that is not divided into train and val, with this share as val (0.1 say)",
+    )
     parser.add_argument("--images", metavar="DIR", help="where the photos lie, if not where the format has them")
     parser.add_argument("--annotations", metavar="FILE", help="the JSON file of coco and panoptic")
     parser.add_argument("--palette", metavar="FILE", help="colours of the classes (json, yaml, text), or 'auto'")
@@ -102,6 +107,7 @@ def convert(args: argparse.Namespace, _: list[str]) -> int:
         workers=args.workers,
         on_error=args.on_error,
         exclude=_listed(args.exclude),
+        val_share=args.val_share,
     )
     if args.json:
         print(json.dumps(report.to_dict(), indent=1))
@@ -126,10 +132,12 @@ def prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     from dataclasses import replace
 
     from clade.config import Recipe
-    from clade.data.prepared import prepare
+    from clade.data.prepared import prepare, require_raw
     from clade.training.builders import raw_dataset
 
     data = Recipe.from_yaml(args.recipe, overrides).data
+    if data.root is not None:
+        require_raw(data.root)
     height, width = data.load_size or [math.ceil(side * data.max_zoom) for side in data.size]
     at_size = replace(data, load_size=(height, width))
     prepared = prepare(
@@ -147,7 +155,7 @@ def prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     print(prepared)
     own = [] if data.load_size else ["--data.load_size", f"[{height},{width}]"]
     words = [args.recipe, *_without_root(overrides), *own, "--data.root", str(prepared.root)]
-    print(f"Train with: clade train {' '.join(map(_quoted, words))}")
+    print(f"Train with: clade train {' '.join(map(shlex.quote, words))}")
     return 1 if prepared.skipped else 0
 
 
@@ -156,16 +164,13 @@ def _without_root(overrides: list[str]) -> list[str]:
     return [word for word in kept if word.partition("=")[0] != "--data.root"]
 
 
-def _quoted(word: str) -> str:
-    """As a shell takes it; brackets of sizes stay as they are in the docs."""
-    return word if re.fullmatch(r"\[[0-9,]+\]", word) else shlex.quote(word)
-
-
 def _space_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=int, metavar="N", help="number of classes, without a classes.json")
     parser.add_argument("--unknown", type=int, metavar="N", help="number of unlabelled pixels")
-    parser.add_argument("--remap", metavar="JSON", help='numbers to read as others, {"37": 255} say')
-    parser.add_argument("--palette", metavar="JSON", help="colours of the classes in RGB files, [[128, 64, 128], ...]")
+    parser.add_argument("--remap", metavar="MAP", help="numbers to read as others, '{37: 255}' say")
+    parser.add_argument(
+        "--palette", metavar="LIST", help="colours of the classes in RGB files, '[[128, 64, 128], ...]'"
+    )
 
 
 def _space(args: argparse.Namespace) -> dict[str, Any]:
@@ -178,20 +183,26 @@ def _space(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _remap(text: str | None) -> dict[int, int] | None:
+    import yaml
+
     if text is None:
         return None
     try:
-        return {int(source): int(target) for source, target in json.loads(text).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UsageError(f"--remap is '{text}'; needed is a JSON mapping of numbers, {{\"37\": 255}} say.") from error
+        return {int(source): int(target) for source, target in yaml.safe_load(text).items()}
+    except (ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise UsageError(
+            f"--remap is '{text}'; needed is a JSON mapping of numbers, or one in YAML: '{{37: 255}}' say."
+        ) from error
 
 
 def _palette(text: str | None) -> list[tuple[int, int, int]] | None:
+    import yaml
+
     if text is None:
         return None
     try:
-        return [(int(r), int(g), int(b)) for r, g, b in json.loads(text)]
-    except (ValueError, TypeError) as error:
+        return [(int(r), int(g), int(b)) for r, g, b in yaml.safe_load(text)]
+    except (ValueError, TypeError, yaml.YAMLError) as error:
         raise UsageError(
             f"--palette is '{text}'; needed is a JSON list of colours, [[128, 64, 128], [70, 70, 70]] say."
         ) from error

@@ -63,13 +63,15 @@ def score(args: argparse.Namespace, _: list[str]) -> int:
         if value is not None and value < 1:
             raise UsageError(f"--{option} is {value}; needed is at least 1.")
 
+    from clade.complexity.measuring import checked_device
     from clade.judging import score
     from clade.metrics import judges
     from clade.training.builders import build_dataset
 
+    device = checked_device(_device(args.device), "fp32")
     data, split = _data(args)
     dataset = build_dataset(data, split)
-    judge = judges.open(args.judge, names=dataset.label_space.names, mapping=args.map).to(_device(args.device))
+    judge = judges.open(args.judge, names=dataset.label_space.names, mapping=args.map).to(device)
     _notes(judge)
     recipe = getattr(judge, "recipe", None)
     own = data.size if recipe is not None else None

@@ -210,8 +210,9 @@ def _plainly(message: str) -> str:
     for part in found[1].split("."):
         cls = get_type_hints(cls)[part]
     needed = cls.__name__ if isinstance(cls, type) and not get_args(cls) else str(cls)
-    example = ", as in [256, 256]" if "tuple" in needed else ""
-    return f"{found[1]} is {found[2]}; needed is {needed}{example}."
+    if needed.startswith("tuple[int, int]"):
+        needed = "two numbers, as in '[256,256]'"
+    return f"{found[1]} is {found[2]}; needed is {needed}."
 
 
 def _check_key(key: str, source: str) -> None:

@@ -292,7 +292,9 @@ def by_name(
         files.setdefault(name, path)
     if lossy:
         problems.append(
-            f"{some(lossy)}: JPEG and WebP change pixel values, so they cannot hold labels. Save labels as PNG."
+            f"{len(lossy)} files ({some(lossy)}): JPEG and WebP change pixel values, so they cannot hold labels. Save "
+            "labels as PNG, from the originals; or `clade data convert` with --tolerance N reads values that are off "
+            "by up to N as the nearest (--from rgb, masks or parts)."
         )
     return {name: files[name] for name in sorted(files, key=natural_key)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from clade.data.base import DATASETS
@@ -66,9 +67,12 @@ def split_folder(root: Path, split: str | None) -> Path:
     have = (
         f"It has {', '.join(named)} (data.train_split and data.val_split choose)."
         if named
-        else f"{root / LABELS} is its only set, which is called 'train' (data.val_split=train)."
+        else "It is one part without splits, which is read as 'train': validate on the same pictures with "
+        f"--data.val_split train, or put some aside with `clade data convert {shlex.quote(str(root))} OUT "
+        "--from folder --val-share 0.1`."
     )
-    raise DataError(f"{root}: there is no split {split!r}.{near_match(str(split), named)} {have} {LAYOUT}")
+    missing = f"no split '{split}'" if split is not None else f"no {LABELS}/ directly in it, only splits"
+    raise DataError(f"{root}: there is {missing}.{near_match(str(split), named)} {have} {LAYOUT}")
 
 
 def find_splits(root: Path) -> list[str | None]:

@@ -72,13 +72,16 @@ class TimmExtractor(ResizingExtractor):
             if not path.is_file():
                 raise CheckpointError(f"{path}: no such file of weights for timm's '{model}'. {self._how(timm, model)}")
             try:
+                if path.suffix != ".safetensors":
+                    torch.load(path, map_location="cpu", weights_only=True)  # older versions of timm unpickle
+                # With its classifier, which goes only afterwards: without, timm leaves missing weights random.
                 network = timm.create_model(
                     model,
                     pretrained=True,
-                    num_classes=0,
                     pretrained_cfg_overlay={"file": str(path), "custom_load": False},
                     **options,
                 )
+                network.reset_classifier(0)
             except Exception as error:  # a stranger's file fails in many ways
                 raise CheckpointError(
                     f"{path}: not the weights of timm's '{model}' ({type(error).__name__}: {first_line(error)}). "

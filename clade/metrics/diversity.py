@@ -86,7 +86,12 @@ class LPIPS(nn.Module):
         """
         network = self.network
         device = next(network.parameters()).device
-        x = as_pixels(images).to(device).float() / 127.5 - 1
+        pixels = as_pixels(images)
+        if min(pixels.shape[-2:]) < 32:
+            raise CladeError(
+                f"Pictures of {pixels.shape[-2]}x{pixels.shape[-1]} came; '{self.name}' needs sides of 32 or more."
+            )
+        x = pixels.to(device).float() / 127.5 - 1
         with full_precision(device):
             return [_normalize_tensor(layer) for layer in network.net(network.scaling_layer(x))]  # pyright: ignore[reportGeneralTypeIssues]
 

@@ -12,12 +12,30 @@ from clade.metrics.gathered import GatheredFeatures
 from clade.metrics.statistics import Statistics, require_pictures
 
 _ROWS = 1024  # of a matrix of distances at a time
+_ROUNDING = 1e-12
+"""Squared distances that differ by less, relative to the squared lengths, are equal: a picture on the rim."""
 
 
-def radii(x: Tensor, neighbours: int) -> Tensor:
-    """Distance of each picture to its k-th nearest other one in the same set, (N, D) -> (N,)."""
+def _squared(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances (N, M), exact but for :data:`_ROUNDING`."""
+    return x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T
+
+
+def _radii(x: Tensor, neighbours: int) -> Tensor:
+    """Squared distance of each picture to its k-th nearest other one in the same set, (N, D) -> (N,)."""
     # The nearest is the picture itself.
-    return torch.cat([torch.cdist(rows, x).kthvalue(neighbours + 1).values for rows in x.split(_ROWS)])
+    return torch.cat([_squared(rows, x).kthvalue(neighbours + 1).values for rows in x.split(_ROWS)])
+
+
+def _beyond(x: Tensor, y: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances less the squared radii around y, (N, M), and what of that may be rounding."""
+    return _squared(x, y) - radius, _ROUNDING * (x.square().sum(1)[:, None] + y.square().sum(1))
+
+
+def _centred(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """float64, around the mean of the real side, so that rounding is small against distances."""
+    middle = real.double().mean(0)
+    return fake.double() - middle, real.double() - middle
 
 
 def precision_recall(fake: Tensor, real: Tensor, neighbours: int = 3) -> tuple[float, float]:
@@ -33,12 +51,16 @@ def precision_recall(fake: Tensor, real: Tensor, neighbours: int = 3) -> tuple[f
         DataError: k pictures or fewer on a side.
     """
     _check(fake, real, neighbours)
+    fake, real = _centred(fake, real)
     return _covered(fake, real, neighbours), _covered(real, fake, neighbours)
 
 
 def _covered(x: Tensor, by: Tensor, neighbours: int) -> float:
-    radius = radii(by, neighbours)
-    inside = [(torch.cdist(rows, by) <= radius).any(1) for rows in x.split(_ROWS)]
+    radius = _radii(by, neighbours)
+    inside = []
+    for rows in x.split(_ROWS):
+        beyond, rounding = _beyond(rows, by, radius)
+        inside.append((beyond <= rounding).any(1))
     return float(torch.cat(inside).double().mean())
 
 
@@ -54,10 +76,12 @@ def density_coverage(fake: Tensor, real: Tensor, neighbours: int = 5) -> tuple[f
         DataError: k pictures or fewer on a side.
     """
     _check(fake, real, neighbours)
-    radius = radii(real, neighbours)
+    fake, real = _centred(fake, real)
+    radius = _radii(real, neighbours)
     inside, found = 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
     for rows in fake.split(_ROWS):
-        near = torch.cdist(rows, real) < radius
+        beyond, rounding = _beyond(rows, real, radius)
+        near = beyond < -rounding
         inside += int(near.sum())
         found |= near.any(0)
     return inside / (neighbours * len(fake)), float(found.double().mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import nn
 from clade.checkpoints import read_checkpoint
 from clade.config import DataConfig, DiscriminatorConfig, GeneratorConfig, LossConfig, OptimizerConfig
 from clade.data import Augment, Cached, Dataset, create_dataset
+from clade.data.doctor.foreign import known_nearby
+from clade.data.files import layouts
 from clade.data.resized import Resized
 from clade.data.sampling import read_classes, repeat_factors
-from clade.errors import RecipeError
+from clade.errors import DataError, RecipeError
 from clade.labels import LabelSpace
 from clade.losses import ADVERSARIAL, VGGPerceptual
 from clade.models import DISCRIMINATORS, Generator, create_generator, generator_options
@@ -60,8 +63,22 @@ def raw_dataset(config: DataConfig, split: str) -> Dataset:
     if config.name == "scenes":  # drawn at the size that is loaded
         height, width = config.load_size or config.size
         options = {"height": height, "width": width, **options}
-    dataset = create_dataset(config.name, **options)
+    try:
+        dataset = create_dataset(config.name, **options)
+    except DataError as error:
+        hint = _nearby(config)
+        if not hint:
+            raise
+        raise DataError(f"{error} {hint}") from error
     return dataset if config.load_size is None else Resized(dataset, config.load_size, config.fit)  # pyright: ignore[reportArgumentType]  # checked there
+
+
+def _nearby(config: DataConfig) -> str:
+    """What datasets lie near a root that is none of this layout; empty where it is one, or where there are none."""
+    layout = layouts().get(config.name)
+    if layout is None or config.root is None or not Path(config.root).is_dir():
+        return ""
+    return "" if layout.recognizes(Path(config.root)) else known_nearby(Path(config.root))
 
 
 def build_weights(config: DataConfig, dataset: Dataset, *, progress: bool = False) -> np.ndarray | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -11,7 +13,7 @@ from lightning_fabric import Fabric
 from clade.config import Recipe
 from clade.data import Batch, Dataset, eval_loader, train_loader
 from clade.data.loading import first_usable
-from clade.errors import CladeError
+from clade.errors import CladeError, DataError, LabelError
 from clade.models import Generator
 from clade.training.builders import build_augment, build_dataset, build_weights
 from clade.training.checks import check_classes, lacks_instances
@@ -40,9 +42,10 @@ class Feed:
         self.skipped = Skipped(folder, fabric, fresh=fresh)
         self._on_skip = self.skipped.add if skip else None
         telling = fabric.is_global_zero and not quiet
-        if self.edges and lacks_instances(self.dataset, self.validation, skip=skip) and telling:
-            print("Note: the data have no instance maps; class borders serve as instance edges.", file=sys.stderr)
-        self.weights = build_weights(recipe.data, self.dataset, progress=telling)
+        with self._telling_way_out():
+            if self.edges and lacks_instances(self.dataset, self.validation, skip=skip) and telling:
+                print("Note: the data have no instance maps; class borders serve as instance edges.", file=sys.stderr)
+            self.weights = build_weights(recipe.data, self.dataset, progress=telling)
 
     def training(self, generator: Generator, start: int, stop: int, workers: int = 0) -> Iterator[Batch]:
         """Micro-batches ``start`` to ``stop``, as the generator needs them."""
@@ -65,7 +68,7 @@ class Feed:
             weights=self.weights,
             on_skip=self._on_skip,
         )
-        for batch in loader:
+        for batch in self._with_way_out(loader):
             if batch.image is None:
                 raise CladeError("The training data hold no photos; images/ is needed beside labels/.")
             yield batch.to(fabric.device, non_blocking=True)
@@ -87,8 +90,28 @@ class Feed:
             fit=data.fit,  # pyright: ignore[reportArgumentType]  # checked by the recipe
             on_skip=self._on_skip,
         )
-        return (batch.to(self.fabric.device) for batch in batches)
+        return (batch.to(self.fabric.device) for batch in self._with_way_out(batches))
 
     def require_validation(self) -> None:
         """Raises DataError where no picture to validate on can be used."""
         first_usable(self.validation, 0)
+
+    def _with_way_out(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        with self._telling_way_out():
+            yield from batches
+
+    @contextmanager
+    def _telling_way_out(self) -> Iterator[None]:
+        """Lets the message about a broken file that stops the training end with what can be done."""
+        from clade.data.prepared import PreparedDataset
+
+        try:
+            yield
+        except (DataError, LabelError) as error:
+            root = self.recipe.data.root
+            if self._on_skip is not None or root is None or isinstance(self.dataset, PreparedDataset):
+                raise
+            raise type(error)(
+                f"{error} `--data.on_error skip` goes on without such files; `clade data check {shlex.quote(root)}` "
+                "lists them all."
+            ) from error

@@ -28,6 +28,11 @@ FREE = {
     "training.threads",
     "training.accelerator",
 }
+LENGTH = {"training.steps", "training.epochs"}
+LONGER = (
+    ": the learning rate falls to the last step, so a longer training is another one; training.init_from with the "
+    "finished checkpoint and another --out begins one with these weights"
+)
 # What was written out before it was left to the network.
 FORMER = {"generator.width": 64, "generator.upsampling": "normal"}
 
@@ -62,7 +67,7 @@ def changes(facts: Mapping[str, Any], recipe: Mapping[str, Any], per_step: int, 
         if now.get(k, value) is None and before.get(k) == value:
             before[k] = None
     keys = sorted(k for k in before.keys() | now.keys() if k not in FREE and before.get(k) != now.get(k))
-    found = [f"{k} ({before.get(k)} -> {now.get(k)})" for k in keys]
+    found = [f"{k} ({before.get(k)} -> {now.get(k)}{LONGER if k in LENGTH else ''})" for k in keys]
     if not found and facts["per_step"] != per_step:
         found = [f"training.devices ({facts['per_step']} -> {per_step} pictures per step)"]
     before_pictures = facts.get("pictures", pictures)

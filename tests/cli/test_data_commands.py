@@ -65,10 +65,15 @@ def test_from_masks_to_a_prepared_dataset(masks, capsys):
         "--data.root", "dataset", "--data.size", "[32,32]",
     )  # fmt: skip
     assert code == 0
-    assert "clade train camvid-clade --data.size [32,32] --data.load_size [36,36] --data.root packed\n" in out
+    assert "clade train camvid-clade --data.size '[32,32]' --data.load_size '[36,36]' --data.root packed\n" in out
     prepared = PreparedDataset("packed", "train")
     assert len(prepared) == 3
     assert prepared.read(0).size == (36, 36)
+
+    for words in (("check", "packed"), ("prepare", "camvid-clade", "--out", "again", "--data.root", "packed")):
+        code, _, err = run(capsys, "data", *words)
+        assert code == 1
+        assert "packed: is prepared data (prepared.json), made of a dataset of the layout 'folder': 3 in train" in err
 
 
 def test_the_doctor_writes_classes_that_fix_what_it_found(masks, capsys):
@@ -80,6 +85,8 @@ def test_the_doctor_writes_classes_that_fix_what_it_found(masks, capsys):
     code, out, _ = run(capsys, "data", "check", "wrong", "--num-classes", "3")
     assert code == 1
     assert "id 9" in out
+    for remap in ("{9: 0}", '{"9": 0}'):
+        assert run(capsys, "data", "check", "wrong", "--num-classes", "3", "--remap", remap)[0] == 0
     code, _, err = run(capsys, "data", "check", "wrong", "--num-classes", "3", "--write", "wrong/classes.json")
     assert code == 1
     assert "wrong/classes.json" in err
@@ -92,6 +99,11 @@ def test_the_doctor_writes_classes_that_fix_what_it_found(masks, capsys):
         (("data", "check", "masks", "--remap", "[1]"), "JSON mapping of numbers"),
         (("data", "check", "masks", "--palette", '{"a": 1}'), "JSON list of colours"),
         (("data", "convert", "masks", "dataset", "--from", "rbg"), "'rgb'"),
+        (("data", "convert", "masks", "dataset", "--from", "RGB"), "Did you mean 'rgb'"),
+        (("data", "check", "masks", "--remap", "{1: [}"), "mapping of numbers"),
+        (("train", "camvid-clade", "--data.root", ".", "--out", "run"), "Known layouts are near: near (folder)"),
+        (("train", "camvid-clade", "--data.root", "near", "--data.size", "64"), "two numbers, as in '[256,256]'"),
+        (("train", "camvid-clade", "--data.root", "photos/flat", "--data.num_classes", "1"), "--data.val_split train"),
         (("data", "convert", "masks", "dataset"), "--from"),
         (("data", "convert", "nowhere", "dataset", "--from", "rgb"), "nowhere"),
         (("data", "prepare", "--out", "packed"), "the recipe comes first"),
@@ -101,6 +113,10 @@ def test_the_doctor_writes_classes_that_fix_what_it_found(masks, capsys):
     ],
 )
 def test_wrong_words_are_told_in_one_line(masks, capsys, words, needed):
+    for folder in ("near/train", "near/val", "photos/flat"):
+        for part in ("images", "labels"):
+            Path(folder, part).mkdir(parents=True)
+            Image.new("L", (8, 8)).save(f"{folder}/{part}/a.png")
     code, out, err = run(capsys, *words)
     assert code in (1, 2)
     assert out == ""

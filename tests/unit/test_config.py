@@ -231,7 +231,7 @@ def test_a_recipe_cannot_be_changed():
     ("key", "value", "needed"),
     [
         ("discriminator.width", "abc", "int"),
-        ("data.size", "64", r"tuple\[int, int\], as in \[256, 256\]"),
+        ("data.size", "64", r"two numbers, as in '\[256,256\]'"),
         ("data.unknown", "foo", r"int \| None"),
         ("training.precision", "fp99", "'fp32' or 'bf16'"),
     ],

@@ -19,8 +19,10 @@ from rich.console import Console
 from clade.commands_data import convert_arguments
 from clade.data import FolderDataset, check
 from clade.data.convert import convert, running
+from clade.data.convert.base import Item
 from clade.data.convert.layouts import find_converter
 from clade.data.convert.merging import plan
+from clade.data.convert.sharing import shared
 from clade.errors import CladeError, DataError, LabelError
 from clade.labels import LabelSpace
 
@@ -127,6 +129,100 @@ def test_another_command_is_refused_and_says_what_differs(source: Path, tmp_path
     assert list(report.splits) == ["val"]
     assert len(FolderDataset(out, "train")) == 6
     assert len(FolderDataset(out, "val")) == 1
+
+
+@pytest.mark.parametrize("kind", ["rgb", "folder"])
+def test_what_failed_before_its_first_picture_is_not_in_the_way(kind: str, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if kind == "folder":
+        kept = {path: path.read_bytes() for path in source.rglob("labels/*.png")}
+        for path, content in kept.items():
+            path.write_bytes(content[:50])
+        message(LabelError, source, out)
+        for path, content in kept.items():
+            path.write_bytes(content)
+    else:
+        (tmp_path / "masks").mkdir()
+        Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "masks/a.png")
+        with pytest.raises(LabelError):
+            convert(tmp_path / "masks", out, "rgb", palette={"other": [9, 9, 9]}, progress=False)
+    assert sorted(tree(out)) == ["classes.json", "convert.json"]
+    report = go(source, out, exclude=["frame0"])
+    assert len(report.excluded) == 1
+    assert len(FolderDataset(out, "train")) == 5
+    assert len(json.loads((out / "convert.json").read_text())["runs"]) == 1
+    assert 'exclude ["frame0"], now none' in message(DataError, source, out)
+
+
+def test_parts_that_have_not_begun_stay_where_others_come(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kept = (source / "val/labels/one.png").read_bytes()
+    (source / "val/labels/one.png").write_bytes(kept[:50])
+    message(LabelError, source, out, split="val")
+    go(source, out, split="train")
+    (source / "val/labels/one.png").write_bytes(kept)
+    go(source, out, split="val")
+    assert len(json.loads((out / "convert.json").read_text())["runs"]) == 2
+
+
+def flat(root: Path, count: int) -> Path:
+    for k in range(count):
+        add(root, str(k), k)
+    (root / "classes.json").write_text(json.dumps(CLASSES))
+    return root
+
+
+def test_a_share_makes_train_and_val_and_more_pictures_move_none(tmp_path: Path) -> None:
+    few = flat(tmp_path / "flat", 20)
+    report = go(few, tmp_path / "few", val_share=0.3)
+    assert list(report.splits) == ["train", "val"]
+    first = {split: set(FolderDataset(tmp_path / "few", split)._names) for split in ("train", "val")}
+    assert sum(map(len, first.values())) == 20
+    for split, names in first.items():
+        for name in names:
+            made, was = tmp_path / "few" / split / "labels" / f"{name}.png", few / "labels" / f"{name}.png"
+            assert np.array_equal(np.asarray(Image.open(made)), np.asarray(Image.open(was)))
+    go(flat(few, 40), tmp_path / "more", val_share=0.3)
+    more = {split: set(FolderDataset(tmp_path / "more", split)._names) for split in ("train", "val")}
+    assert all(first[split] < more[split] for split in first)
+    assert sum(map(len, more.values())) == 40
+    assert "It holds train, val, and this conversion makes one part" in message(DataError, few, tmp_path / "more")
+    assert "val_share 0.3, now 0.4" in message(DataError, few, tmp_path / "more", val_share=0.4)
+
+
+def test_shares_are_as_large_as_asked_for() -> None:
+    items = [Item(f"frame_{k:05}", lambda: (np.zeros((1, 1)), None), Path("x")) for k in range(4000)]
+    val = sum(item.split == "val" for item in shared(items, 0.1, None))
+    assert abs(val - 400) < 4 * (4000 * 0.1 * 0.9) ** 0.5
+    assert {item.name for item in shared(items, 0.1, None) if item.split == "val"} <= {
+        item.name for item in shared(items, 0.2, None) if item.split == "val"
+    }
+
+
+def test_a_share_that_makes_no_sense_is_refused(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "between 0 and 1" in message(CladeError, source, out, val_share=1.0)
+    assert "the split 'val' came too" in message(CladeError, source, out, val_share=0.1, split="val")
+    assert "divided already (train, val)" in message(DataError, source, out, val_share=0.1)
+    add(tmp_path / "flat", "a", 1)
+    add(tmp_path / "flat", "b", 2)
+    (tmp_path / "flat/classes.json").write_text(json.dumps(CLASSES))
+    said = message(DataError, tmp_path / "flat", out, val_share=0.0001)
+    assert "puts 0 of the 2 pictures into val" in said
+    low, high = re.findall(r"one of (\S+) to (\S+)\.", said)[0]
+    for number, share in enumerate((low, high)):
+        report = go(tmp_path / "flat", tmp_path / str(number), val_share=float(share))
+        assert [part.written for part in report.splits.values()] == [1, 1]
+
+
+def test_one_part_without_splits_and_splits_do_not_mix(source: Path, tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        add(tmp_path / "flat", name, 1)
+    (tmp_path / "flat/classes.json").write_text(json.dumps(CLASSES))
+    go(tmp_path / "flat", tmp_path / "out")
+    said = message(DataError, source, tmp_path / "out", split="val")
+    assert "It holds one part without splits, and this conversion makes val." in said
+    assert "None" not in said
 
 
 def test_nothing_that_it_did_not_make_is_overwritten(source: Path, tmp_path: Path) -> None:

@@ -112,11 +112,39 @@ def test_rgb_finds_colours_by_itself_and_refuses_smooth_ones(tmp_path: Path) -> 
     assert not (tmp_path / "out2").exists()
 
 
+def test_found_colours_are_told_and_black_can_be_unknown(tmp_path: Path) -> None:
+    ids = np.array([[0, 1], [2, 2]])
+    save(tmp_path / "masks/a.png", np.array([(0, 0, 0), SKY, TREE], np.uint8)[ids])
+    found = convert(tmp_path / "masks", tmp_path / "auto", "rgb", palette="auto", progress=False)
+    names, black = found.notes
+    assert "(0, 0, 0) is class 0, (0, 0, 255) is class 1" in names
+    assert "rename the classes in classes.json" in names
+    assert "'0 0 0 unknown'" in black
+    for k, palette in enumerate(
+        ("0 0 255 sky\n0 0 0 unknown\n0 255 0 tree\n", {"sky": SKY, "unknown": [0, 0, 0], "tree": TREE})
+    ):
+        table = write(tmp_path / "table.txt", palette) if isinstance(palette, str) else palette
+        out = run(tmp_path / "masks", tmp_path / str(k), "rgb", palette=table)
+        assert (space(out).names, space(out).unknown, space(out).unknown_color) == (("sky", "tree"), 255, (0, 0, 0))
+        assert np.array_equal(pixels(out / "labels/a.png"), np.array([255, 0, 1])[ids])
+
+
+def test_colours_found_in_a_second_part_say_which_palette_to_give(tmp_path: Path) -> None:
+    save(tmp_path / "one/a.png", colored(IDS))
+    save(tmp_path / "two/b.png", colored(IDS % 2))
+    out = tmp_path / "out"
+    convert(tmp_path / "one", out, "rgb", palette="auto", split="train", progress=False)
+    said = message(DataError, tmp_path / "two", out, "rgb", palette="auto", split="val")
+    assert f"--palette {out / 'classes.json'}" in said
+    convert(tmp_path / "two", out, "rgb", palette=out / "classes.json", split="val", progress=False)
+    assert np.array_equal(pixels(out / "val/labels/b.png"), IDS % 2)
+
+
 def test_jpeg_masks_need_a_tolerance(tmp_path: Path) -> None:
     ids = np.kron(IDS, np.ones((13, 11), np.uint8))
     save(tmp_path / "masks/a.jpg", colored(ids), quality=95, subsampling=0)
     options = {"palette": {"sky": SKY, "tree": TREE, "road": ROAD}}
-    assert "tolerance" in message(DataError, tmp_path / "masks", tmp_path / "out", "rgb", **options)
+    assert "--tolerance N" in message(DataError, tmp_path / "masks", tmp_path / "out", "rgb", **options)
     said = message(LabelError, tmp_path / "masks", tmp_path / "out", "rgb", **options, tolerance=1)
     assert "further than 1" in said
     out = run(tmp_path / "masks", tmp_path / "right", "rgb", **options, tolerance=60)
@@ -255,7 +283,9 @@ def coco_json(tmp_path: Path) -> Path:
 
 
 def test_coco_is_what_pycocotools_draws(coco_json: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strange = photo(tmp_path / "photos/strange.png")
     out = run(coco_json, tmp_path, "coco", images=tmp_path / "photos", split="val")
+    assert convert(coco_json, out, "coco", images=tmp_path / "photos", split="val").unused == [str(strange)]
     tool = COCO(str(coco_json))
     drawn = {number: tool.annToMask(annotation).astype(bool) for number, annotation in tool.anns.items()}
     ids, instances = np.full((12, 16), 255), np.zeros((12, 16), int)
@@ -413,6 +443,9 @@ def test_yolo(tmp_path: Path) -> None:
     write(tmp_path / "set/train/labels/a.txt", f"{small}\n{large}\n")
     path = write(tmp_path / "set/labels/val/b.txt", "0 0 0 1 0 1 1 0 1\n")
     out = run(tmp_path / "set", tmp_path, "yolo")
+    lost = write(tmp_path / "lost/data.yaml", "path: ../datasets/x\ntrain: images\nnames: [cat]\n")
+    said = message(DataError, tmp_path / "lost", tmp_path / "no", "yolo")
+    assert f"{lost} says 'train: images', below its 'path: ../datasets/x'" in said
     ids, instances = np.full((8, 10), 255), np.zeros((8, 10), int)
     for y in range(8):
         for x in range(10):

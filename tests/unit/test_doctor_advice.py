@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ CASES: dict[str, tuple[list[Any], dict[str, Any] | None, Any, dict[str, Any]]] =
     "from one, no classes": ([[[1, 2, 3]]], None, np.uint8, {"num_classes": 3, "remap": {1: 0, 2: 1, 3: 2}}),
     "a mask, no classes": ([[[0, 255]]], None, np.uint8, {"num_classes": 2, "remap": {255: 1}}),
     "off by one": ([[[1, 2]], [[3, 255]]], {**ABC, "unknown": 255}, np.uint8, {"remap": {1: 0, 2: 1, 3: 2}}),
+    "0 is unlabelled": ([[[0, 1]], [[2, 3]]], ABC, np.uint8, {"unknown": 255, "remap": {0: 255, 1: 0, 2: 1, 3: 2}}),
+    "0 is unlabelled, 255 too": (
+        [[[0, 1]], [[2, 3]], [[255, 1]]],
+        {**ABC, "unknown": 255},
+        np.uint8,
+        {"remap": {0: 255, 1: 0, 2: 1, 3: 2}},
+    ),
+    "perhaps one more, perhaps 0 is unlabelled": ([[[0, 1, 3]]], ABC, np.uint8, {"num_classes": 4}),
+    "a few pixels after all classes": (
+        [np.arange(4096).reshape(64, 64) % 3 + 3 * (np.arange(4096).reshape(64, 64) == 30)],
+        {**ABC, "unknown": 255},
+        np.uint8,
+        {"remap": {3: 255}},
+    ),
     "a mask": ([[[0, 255]]], ABC, np.uint8, {"remap": {255: 1}}),
     "a mask of unknown": ([[[0, 255]]], {**ABC, "unknown": 255}, np.uint8, {"remap": {255: 1}}),
     "a mask of one class": ([[[0, 255]]], {"names": ["a"]}, np.uint8, {"num_classes": 2, "remap": {255: 1}}),
@@ -114,10 +129,51 @@ def test_the_lines_make_it_clean_in_a_recipe_and_in_classes_json(case: str, tmp_
     assert check(root).clean
 
 
+@pytest.mark.parametrize("maps", [[[[0, 1, 2, 3]]], [[[0, 1, 3]]]])
+def test_where_0_may_be_unlabelled_both_readings_are_said_and_both_fit(maps: list[Any], tmp_path: Path):
+    root = make(tmp_path, maps, ABC)
+    report = check(root)
+    (problem,) = report.problems
+    assert "num_classes 4" in problem
+    assert "None" not in problem
+    assert "unknown 255, remap {0: 255, 1: 0, ..., 3: 2}" in problem
+    assert check(root, unknown=255, remap={0: 255, 1: 0, 2: 1, 3: 2}).clean
+    assert check(root, num_classes=4).clean
+    comments = "\n".join(line for line in report.fix_lines() if line.startswith("#"))
+    other = "num_classes: 4" if "remap" in report.advice.options else "unknown: 255, remap: {0: 255, 1: 0, 2: 1, 3: 2}"
+    assert other in comments
+
+
+def test_the_flags_are_the_lines_for_a_shell(tmp_path: Path):
+    report = check(make(tmp_path, [[[0, 1, 2, 3]]], ABC))
+    flags = shlex.split(report.advice.flags())
+    assert flags == ["--data.unknown", "255", "--data.remap", "{0: 255, 1: 0, 2: 1, 3: 2}"]
+    data = Recipe.from_yaml("camvid-clade", [*flags, "--data.root", str(tmp_path)]).data
+    assert (data.unknown, data.remap) == (255, {0: 255, 1: 0, 2: 1, 3: 2})
+
+
+def test_black_as_a_class_of_made_up_names_is_told(tmp_path: Path):
+    report = check(make(tmp_path, [colors([[0, 1, 2]], [BLACK, [9, 9, 0], [0, 0, 9]])]))
+    lines = "\n".join(report.fix_lines())
+    assert "Black is class 0" in lines
+    assert "name the classes in classes.json" in lines
+    # What it says to do where black is unlabelled.
+    assert check(tmp_path, num_classes=2, unknown=255, palette=[(0, 0, 9), (9, 9, 0)]).clean
+
+
+def test_jpeg_masks_are_listed_once_with_the_way_out(tmp_path: Path):
+    root = make(tmp_path, [[[0, 1, 2]]], ABC)
+    Image.new("L", (8, 8)).save(root / "labels/x.jpg")
+    Image.new("RGB", (8, 8)).save(root / "images/x.png")
+    problems = check(root).problems
+    assert [problem.count("x.jpg") for problem in problems] == [1]
+    assert "--tolerance N" in problems[0]
+
+
 def test_written_classes_keep_names_and_colours(tmp_path: Path):
-    report = check(make(tmp_path / "set", [[[0, 1, 2, 3]]], ABC))
+    report = check(make(tmp_path / "set", [[[0, 1, 2, 3, 4]]], ABC))
     space = LabelSpace.from_json(report.write_classes(tmp_path / "out.json"))
-    assert space.names == ("a", "b", "c", "class 3")
+    assert space.names == ("a", "b", "c", "class 3", "class 4")
     assert [list(color) for color in space.colors[:3]] == ABC["colors"]
 
 

@@ -131,6 +131,10 @@ def test_the_worst_cases_have_their_sheets(root: Path, tmp_path: Path):
         "Notes",
         "What fixes it, in the recipe",
         "remap: {77: 255}",
+        "# On the command line: --data.num_classes",
+        "--data.remap '{77: 255}'",
+        "id 77: no class",
+        "val/broken: the label map cannot be read",
         "broken.png: cannot be read",
     ):
         assert words in text

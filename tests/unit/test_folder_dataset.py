@@ -80,14 +80,19 @@ def test_folder_without_splits_is_the_training_set_and_no_other(tmp_path: Path):
     add(tmp_path, "a")
     assert len(FolderDataset(tmp_path, num_classes=3, unknown=255)) == 1
     assert len(FolderDataset(tmp_path, split=None, num_classes=3, unknown=255)) == 1
-    assert "data.val_split=train" in message(lambda: FolderDataset(tmp_path, split="val", num_classes=3))
+    text = message(lambda: FolderDataset(tmp_path, split="val", num_classes=3))
+    assert "--data.val_split train" in text
+    assert "--val-share 0.1" in text
+    assert "None" not in text
 
 
 def test_wrong_split_names_the_splits_that_are_there(root: Path):
     text = message(lambda: FolderDataset(root, split="vall"))
     assert "Did you mean 'val'?" in text
     assert "train, val" in text
-    assert "None" in message(lambda: FolderDataset(root, split=None))
+    text = message(lambda: FolderDataset(root, split=None))
+    assert "only splits. It has train, val" in text
+    assert "None" not in text
 
 
 def test_missing_or_foreign_root_says_which_layout_is_needed(tmp_path: Path):

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -316,6 +317,37 @@ def test_mask_classifiers_give_what_transformers_gives(kind):
     agreement = (judge.predict(pixels) == expected).double().mean()
     assert agreement > 0.999  # near ties may fall to either side
     assert judge.scores(pixels).shape == (2, 3, 40, 56)
+
+
+class _Looking(torch.nn.Module):
+    """A network of transformers whose scores are the pixels that it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.config = SimpleNamespace(id2label={0: "r", 1: "g", 2: "b"}, model_type="seen")
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(logits=pixel_values * self.weight)
+
+
+@pytest.mark.parametrize("kind", ["MaskFormerImageProcessor", "MobileViTImageProcessor"])
+def test_padding_and_cutting_do_not_move_what_a_processor_shows(kind):
+    transformers = pytest.importorskip("transformers")
+    from clade.metrics.judges.hugging_face import HuggingFaceJudge
+
+    if kind == "MaskFormerImageProcessor":
+        processor = transformers.MaskFormerImageProcessor(
+            size={"shortest_edge": 80, "longest_edge": 200}, size_divisor=32
+        )
+    else:
+        processor = transformers.MobileViTImageProcessor(
+            size={"shortest_edge": 80}, crop_size={"height": 64, "width": 64}, do_flip_channel_order=False
+        )
+    pixels = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
+    pixels[:, 0, :, :30], pixels[:, 1, :20, 30:], pixels[:, 2, 20:, 30:] = 255, 255, 255
+    seen = HuggingFaceJudge(_Looking(), processor, "seen").predict(pixels)
+    assert torch.equal(seen, pixels.argmax(1))
 
 
 def test_what_the_hub_must_not_give(tmp_path):

@@ -305,3 +305,14 @@ def test_other_features_are_refused() -> None:
         frechet_distance(Statistics.of(features(9, 0)), Statistics.of(torch.rand(9, 5)))
     with pytest.raises(CladeError, match="Take one extractor"):
         KernelDistance(5, Statistics.of(features(9, 0)))
+
+
+@pytest.mark.parametrize("count", [20, 200])  # few and many: torch.cdist computes them in different ways
+def test_equal_pictures_lie_on_the_rim_however_distances_are_rounded(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    several = torch.randn(count, 512, generator=generator) * 0.3 + 100
+    assert precision_recall(several, several.clone()) == (1, 1)
+    assert density_coverage(several, several.clone()) == (1, 1)
+    constant = several[:1].expand(count, -1).contiguous()
+    assert precision_recall(constant, constant.clone()) == (1, 1)
+    assert density_coverage(constant, constant.clone()) == (0, 0)

@@ -342,3 +342,18 @@ def test_diversity_needs_two_pictures_of_a_label_map() -> None:
         metric.compute()
     with pytest.raises(CladeError, match="no LPIPS network 'alexnet'"):
         LPIPS("alexnet")
+
+
+def test_timm_weights_that_lack_a_layer_are_refused(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    state = timm.create_model("resnet18").state_dict()
+    save_file(
+        {key: value for key, value in state.items() if not key.startswith("layer4")}, tmp_path / "some.safetensors"
+    )
+    with pytest.raises(CheckpointError, match="not the weights of timm's 'resnet18'"):
+        create_extractor("timm:resnet18", tmp_path / "some.safetensors")
+
+
+def test_lpips_of_tiny_pictures_says_what_it_needs() -> None:
+    with pytest.raises(CladeError, match="8x40 came; .* 32 or more"):
+        LPIPS("alex", "random").features(torch.zeros(1, 3, 8, 40))

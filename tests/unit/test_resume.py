@@ -303,6 +303,15 @@ def test_another_recipe_is_refused_with_what_changed(half, run):
     assert (half / "state.safetensors").read_bytes() == before
 
 
+def test_more_steps_are_refused_with_the_way_to_have_them(half, run):
+    code, output = run(half, "--training.steps=12")
+    assert code == 1
+    message = output.splitlines()[-1]
+    assert "training.steps (10 -> 12: " in message
+    for way in ("training.init_from with the finished checkpoint", "another --out", "--fresh"):
+        assert way in message
+
+
 def test_another_number_of_pictures_is_refused(half, run, monkeypatch):
     """A folder that has got more pictures would be shuffled otherwise."""
     path = half / "state.safetensors"

@@ -56,12 +56,14 @@ class Source:
         space: the classes of the ids that ``Item.read`` makes.
         items: the pictures.
         unused: photos that have no label and are left out.
+        notes: what is to be told of the classes, in words.
         decides: files besides those of the items whose content decides what comes out.
     """
 
     space: LabelSpace
     items: list[Item]
     unused: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     decides: list[Path] = field(default_factory=list)
 
 
@@ -197,7 +199,7 @@ def masks_of(request: Request, folder: Path) -> dict[str, Path]:
     if lossy:
         raise DataError(
             f"{some(lossy)}: JPEG and WebP change pixel values, so they cannot hold labels exactly. Use the originals, "
-            "or read values that are off by up to N as the nearest colour with tolerance=N (rgb, masks, parts)."
+            "or read values that are off by up to N as the nearest with --tolerance N (--from rgb, masks or parts)."
         )
     if not masks:
         named = "" if request.pattern is None else f" named {request.pattern}"

@@ -12,7 +12,7 @@ import numpy as np
 from clade.data.convert.base import Item, Request, Source, converter, files_below
 from clade.data.convert.raster import coco_rle, paint_largest_first, pycocotools_mask
 from clade.data.convert.tables import read_classes, read_table
-from clade.data.files import LABEL_SUFFIXES, require_same_size, some
+from clade.data.files import LABEL_SUFFIXES, PHOTO_SUFFIXES, require_same_size, some
 from clade.errors import CladeError, DataError
 from clade.labels.files import read_label
 from clade.labels.labelspace import LabelSpace
@@ -51,7 +51,12 @@ def coco(request: Request) -> Source:
     else:
         space = _base_space(request)
     maps = {} if base is None else {Path(name).stem: file for name, file in files_below(base, LABEL_SUFFIXES).items()}
-    return Source(space, _items(request, path, content, rows, space, maps, base), decides=[path])
+    items = _items(request, path, content, rows, space, maps, base)
+    unused: list[Path] = []
+    if request.images is not None:
+        listed = {request.images / picture["file_name"] for picture in content["images"]}
+        unused = [photo for photo in files_below(request.images, PHOTO_SUFFIXES).values() if photo not in listed]
+    return Source(space, items, unused, decides=[path])
 
 
 def _base_space(request: Request) -> LabelSpace:

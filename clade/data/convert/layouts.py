@@ -20,7 +20,7 @@ def find_converter(name: str) -> Converter:
     if name in layouts():
         return Converter((), partial(from_dataset, layouts()[name]))
     known = formats()
-    raise CladeError(f"There is no format called '{name}'.{near_match(name, known)} Known: {', '.join(known)}.")
+    raise CladeError(f"There is no format called '{name}'.{near_match(name.lower(), known)} Known: {', '.join(known)}.")
 
 
 def from_dataset(cls: type[FileDataset], request: Request) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from clade.data.convert.base import Item, Request, Source, converter, masks_of, parts_of, photos_of
 from clade.data.convert.tables import read_classes, read_palette
+from clade.data.files import some
 from clade.errors import CladeError, LabelError
 from clade.labels.files import label_array, open_image
 from clade.labels.labelspace import Color, LabelSpace
@@ -51,7 +53,20 @@ def rgb(request: Request) -> Source:
         )
     found = _found(request)
     space = _discovered(request, _all(found)) if request.palette == "auto" else read_palette(request.palette)
-    return _paired(request, found, space, partial(_read_rgb, space, request.tolerance))
+    source = _paired(request, found, space, partial(_read_rgb, space, request.tolerance))
+    return replace(source, notes=_made_up(space)) if request.palette == "auto" else source
+
+
+def _made_up(space: LabelSpace) -> list[str]:
+    """What is to be told of classes that were found by their colours."""
+    listed = some([f"{color} is class {k}" for k, color in enumerate(space.colors)])
+    notes = [f"{listed}. The names are made up of the colours: rename the classes in classes.json."]
+    if (0, 0, 0) in space.colors:
+        notes.append(
+            f"Black is class {space.colors.index((0, 0, 0))}, and often means unlabelled. If it does here, convert "
+            "anew with a palette file: a line 'r g b name' for each class, and '0 0 0 unknown'."
+        )
+    return notes
 
 
 def _read_rgb(space: LabelSpace, tolerance: int, path: Path) -> tuple[np.ndarray, None]:

@@ -21,6 +21,7 @@ from clade.data.convert.base import Item, Request, Source
 from clade.data.convert.layouts import find_converter
 from clade.data.convert.manifest import begin, content_hash
 from clade.data.convert.merging import Merging, plan
+from clade.data.convert.sharing import shared
 from clade.data.convert.summary import ConvertReport, SplitSummary
 from clade.data.convert.tables import split_list
 from clade.data.files import require_same_size
@@ -52,6 +53,7 @@ def convert(
     workers: int | None = None,
     on_error: str = "stop",
     exclude: Sequence[str] = (),
+    val_share: float | None = None,
     progress: bool = True,
 ) -> ConvertReport:
     """Label maps in another form -> ``out``/[split/]images, labels, instances, and ``out``/classes.json.
@@ -74,6 +76,7 @@ def convert(
         workers: threads; by default one per core.
         on_error: "stop" at a file that cannot be used, or "skip" it, which the report counts.
         exclude: names, or SPLIT/NAME, to leave out.
+        val_share: divide a source of one part into train and val (:func:`clade.data.convert.sharing.shared`).
 
     Raises:
         CladeError: wrong options; DataError, LabelError: files that cannot be used, each with its path.
@@ -110,14 +113,17 @@ def convert(
     )
     found = converter.find(request)
     items, excluded = _without(found.items, exclude)
+    if val_share is not None:
+        items = shared(items, val_share, split)
     _check_names(items)
     merging = plan(found.space, merge)
     report = ConvertReport(out, merging.space, merged=dict(merging.merged), excluded=excluded)
     report.splits = {item.split: SplitSummary() for item in items}
-    report.unused = [str(path) for path in found.unused]
+    report.unused, report.notes = [str(path) for path in found.unused], list(found.notes)
     report.photos = any(item.photo is not None for item in items)
     try:
-        begin(out, _run(request, format, found, items, merging, merge, exclude), merging.space, _notes(format, merging))
+        run = _run(request, format, found, items, merging, merge, exclude, val_share)
+        begin(out, run, merging.space, _notes(format, merging))
         for item, done in request.each(partial(_make, out, merging, link), items, "converting"):
             _count(report, item, done)
     except OSError as error:
@@ -198,10 +204,11 @@ def _run(
     merging: Merging,
     merge: Any,
     exclude: Sequence[str],
+    val_share: float | None,
 ) -> dict[str, Any]:
     """All that decides what comes out, as plain values."""
     options = {key: getattr(request, key) for key in _OPTIONS}
-    options |= {"split": request.split, "merge": merge, "exclude": sorted(exclude)}
+    options |= {"split": request.split, "merge": merge, "exclude": sorted(exclude), "val_share": val_share}
     plain = {key: _plain(value, key) for key, value in options.items() if value not in (None, 0, [])}
     facts = [found.space.to_dict(), merging.space.to_dict(), merging.table.tolist(), [_title(item) for item in items]]
     return {

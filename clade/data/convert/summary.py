@@ -46,6 +46,7 @@ class ConvertReport:
         skipped: what was left out because it could not be used (``on_error="skip"``), in words.
         excluded: names that were left out on request.
         unused: photos without a label, left out.
+        notes: what is to be known of the classes, in words.
     """
 
     out: Path
@@ -57,6 +58,7 @@ class ConvertReport:
     skipped: list[str] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
@@ -100,6 +102,7 @@ class ConvertReport:
             "skipped": self.skipped,
             "excluded": self.excluded,
             "unused": self.unused,
+            "notes": self.notes,
             "clean": self.clean,
         }
 
@@ -119,6 +122,8 @@ class ConvertReport:
         console.print(Text("share of the pixels (label maps that have the class)"))
         if not self.photos:
             console.print(Text("without photos: name their folder as images to have them too"))
+        for note in self.notes:
+            console.print(Text(f"Note: {note}"))
         self._list(console, "photos have no label and were left out", self.unused)
         self._list(console, "left out on request", self.excluded)
         self._list(console, "skipped, because they cannot be used", self.skipped)

@@ -13,6 +13,9 @@ import yaml
 from clade.errors import CladeError, DataError, LabelError
 from clade.labels.labelspace import LabelSpace
 
+UNKNOWN = "unknown"
+"""In a table of colours, the name of that of unlabelled pixels."""
+
 
 def read_table(path: str | Path) -> Any:
     """A JSON or YAML file, by its suffix; raises DataError."""
@@ -55,7 +58,8 @@ def read_palette(value: Any) -> LabelSpace:
     """Colours of classes: a classes.json, {name: [r, g, b]} (JSON, YAML or a mapping), or a text table.
 
     A line of the table is ``r g b name``, as in CamVid's label_colors.txt, or ``name:r,g,b``, as in CVAT's
-    labelmap.txt; lines that begin with # are left out.
+    labelmap.txt; lines that begin with # are left out. In a table, the name ``unknown`` is no class: pixels of its
+    colour are unknown.
 
     Raises:
         DataError, LabelError: unreadable, no colours, or two classes of one colour.
@@ -73,7 +77,10 @@ def read_palette(value: Any) -> LabelSpace:
             raise LabelError(f"{source}: has names but no 'colors'. {_FORMS}")
     else:
         try:
-            space = LabelSpace(names=tuple(value), colors=tuple(value.values()))
+            named = {name: color for name, color in value.items() if name != UNKNOWN}
+            black = {"unknown_color": value[UNKNOWN]} if UNKNOWN in value else {}
+            number = None if not black else 255 if len(named) <= 255 else 65535
+            space = LabelSpace(names=tuple(named), colors=tuple(named.values()), unknown=number, **black)
         except LabelError as error:
             raise LabelError(f"{source}: {error} {_FORMS}") from error
     seen: dict[tuple[int, int, int], str] = {space.unknown_color: "unknown"} if space.unknown_class else {}

@@ -65,6 +65,12 @@ def _items(path: Path, content: Mapping[str, Any], split: str, space: LabelSpace
         folder = root / str(place)
         if not folder.exists() and str(place).startswith("../"):  # as exports of Roboflow write it; they mean ./
             folder = root / str(place)[3:]
+        if not folder.exists():
+            below = f", below its 'path: {content['path']}'" if content.get("path") else ", below its own folder"
+            raise DataError(
+                f"{folder}: no such folder. {path} says '{split}: {place}'{below}. Correct "
+                f"{'path or ' if content.get('path') else ''}{split} there; a relative path counts from that file."
+            )
         if folder.is_file():
             raise DataError(f"{path}: '{split}' is the list {folder}. Name a folder of photos there.")
         for inside, photo in files_below(folder, PHOTO_SUFFIXES).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clade.data.doctor.looking import MANY_COLORS
-from clade.data.doctor.splits import SplitReport, off_by_one, one_color_each, unpacked
+from clade.data.doctor.splits import SplitReport, free_number, off_by_one, one_color_each, one_too_high, unpacked
 from clade.data.files import completed_space
 from clade.errors import CladeError
 from clade.labels.labelspace import LabelSpace
@@ -39,6 +40,10 @@ class Advice:
         # Lists and mappings of numbers look the same in YAML as in Python.
         options = (f"  {key}: {value}" for key, value in self.options.items())
         return [*(f"# {sentence}" for sentence in self.why), "data:", *options]
+
+    def flags(self) -> str:
+        """The options for the command line, quoted for a shell."""
+        return " ".join(f"--data.{key} {shlex.quote(str(value))}" for key, value in self.options.items())
 
 
 def advise(splits: list[SplitReport], stored: LabelSpace | None, given: Mapping[str, Any]) -> Advice:
@@ -129,7 +134,7 @@ def _new(advice: Advice, used: Counter[int], colors: Counter[int]) -> None:
             "255 marks the object in a mask of 0 and 255." if mask else f"{count} classes fit the ids in use."
         )
     if colors and not count:
-        _palette(advice, sorted(colors))
+        _palette(advice, sorted(colors), named=False)
         advice.options["num_classes"] = len(colors)
 
 
@@ -149,8 +154,23 @@ def _numbers(advice: Advice, space: LabelSpace, used: Counter[int], mask: bool) 
         advice.options["remap"] = {number: number - 1 for number in range(1, space.num_classes + 1)}
         advice.why.append(f"The ids are 1 to {space.num_classes} and never 0: each counts one too many.")
         return
-    # An id that follows on the last class is one more class; any other is probably no class at all.
     count = space.num_classes
+    either_way = one_too_high(numbers, space) and used[count] >= _MISSING_CLASS * used.total()
+    unlabelled = free_number(space)
+    shifted = {0: unlabelled, **{number: number - 1 for number in range(1, count + 1)}}
+    # Names that are as many as the ids without 0 are rarely one too few: lists of classes seldom name "unlabelled".
+    if either_way and numbers - {unlabelled} == set(range(count + 1)):
+        if space.unknown is None:
+            advice.options["unknown"] = unlabelled
+        advice.options["remap"] = shifted
+        advice.why += [
+            f"The ids are 0 to {count} for {count} names: 0 is taken for unlabelled, all others for one too high.",
+            f"If 0 is a class, and the name of {count} is missing: num_classes: {count + 1}, without this remap.",
+        ]
+        return
+    if either_way:
+        advice.why.append(f"If 0 is unlabelled and the ids are one too high: unknown: {unlabelled}, remap: {shifted}")
+    # An id that follows on the last class is one more class; any other is probably no class at all.
     while count in outside and used[count] >= _MISSING_CLASS * used.total() and count != space.unknown:
         count += 1
     if count > space.num_classes:
@@ -184,9 +204,16 @@ def _colors(advice: Advice, space: LabelSpace, colors: Counter[int], named: bool
         advice.options["num_classes"] = len(advice.options["palette"])
 
 
-def _palette(advice: Advice, colors: list[int]) -> None:
+def _palette(advice: Advice, colors: list[int], named: bool = True) -> None:
     advice.options["palette"] = [list(unpacked(color)) for color in colors]
     advice.why.append("The order of the palette says which colour is which class: put it in the order of your names.")
+    if not named:
+        advice.why.append("The names (class 0, ...) are made up: name the classes in classes.json.")
+        if 0 in colors:
+            advice.why.append(
+                f"Black is class {colors.index(0)} here, and often means unlabelled: then leave it out of the palette "
+                "and of num_classes, and set unknown: 255."
+            )
 
 
 def pack(color: tuple[int, int, int]) -> int:

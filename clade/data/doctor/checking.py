@@ -19,6 +19,7 @@ from clade.data.doctor.notes import find_duplicates, find_notes
 from clade.data.doctor.report import Report, suggested
 from clade.data.doctor.splits import SplitReport
 from clade.data.files import FileDataset, Listing, completed_space, find_layout, layouts, require_folder
+from clade.data.prepared import require_raw
 from clade.errors import CladeError, DataError
 from clade.labels.labelspace import Color, LabelSpace
 from clade.registry import near_match
@@ -54,6 +55,7 @@ def check(
     """
     root = Path(root)
     require_folder(root)
+    require_raw(root)
     if workers is not None and workers < 1:
         raise CladeError(f"workers is {workers}; needed is at least 1.")
     given = {"num_classes": num_classes, "unknown": unknown, "remap": remap, "palette": palette}

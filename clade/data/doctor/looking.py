@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from clade.data.files import Listing, require_same_size
+from clade.data.files import LABEL_SUFFIXES, PHOTO_SUFFIXES, Listing, require_same_size
 from clade.errors import CladeError, DataError, LabelError
 from clade.labels.files import open_image
 from clade.labels.labelspace import LabelSpace
@@ -110,6 +110,8 @@ class Reader:
         return look
 
     def _read_label(self, look: Look) -> None:
+        if self.plain and look.label.suffix.lower() in PHOTO_SUFFIXES - LABEL_SUFFIXES:
+            return  # JPEG: the listing has said so of all of them
         colors = self._colors(look) if self.expects_color else None
         try:
             pixels = self.files.numbers(look.name) if colors is None else colors

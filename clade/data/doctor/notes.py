@@ -145,7 +145,10 @@ def _parts(splits: list[SplitReport]) -> list[str]:
     names = [split.name for split in splits]
     if names and "val" not in names:
         have = next((name for name in ("test", "train") if name in names), names[0]) or "train"
-        notes.append(f"There is no split 'val': train with --data.val_split {have}, or put some pictures aside as val.")
+        aside = "`clade data convert --from folder --val-share 0.1` does" if names == [None] else "a folder val/"
+        notes.append(
+            f"There is no split 'val': train with --data.val_split {have}, or put some pictures aside as val ({aside})."
+        )
     without = [split.name or "the root" for split in splits if split.maps and not split.objects]
     if without and len(without) < len([split for split in splits if split.maps]):
         notes.append(

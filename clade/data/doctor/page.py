@@ -85,15 +85,19 @@ def _listed(title: str, lines: list[str], kind: str) -> str:
 
 def _fix(report: Report) -> str:
     lines = report.fix_lines()
+    if lines:
+        lines.append(f"# On the command line: {report.advice.flags()}")
     return f"<h2>What fixes it, in the recipe</h2><pre>{escape(chr(10).join(lines))}</pre>" if lines else ""
 
 
 def _shares(report: Report) -> str:
     """A bar per class and split, in the class's colour; the longest is the largest share."""
-    space = report.space
+    # The dataset's own classes: those of the advice take what is outside for unknown.
+    space = next((split.space for split in report.splits if split.space is not None), report.space)
     if space is None or not any(split.maps for split in report.splits):
         return ""
     shares: list[dict[int, float]] = []
+    outside = sorted(space.unmapped(np.array([*set().union(*(split.pixels for split in report.splits)), 0])))
     for split in report.splits:
         found: dict[int, float] = {}
         for number in split.pixels:
@@ -101,18 +105,25 @@ def _shares(report: Report) -> str:
                 row = int(space.encode(np.array([number]))[0])
                 found[row] = found.get(row, 0.0) + split.share(number)
         shares.append(found)
-    longest = max((share for found in shares for share in found.values()), default=1.0)
+    strange = [{number: split.share(number) for number in outside} for split in report.splits]
+    longest = max((share for found in [*shares, *strange] for share in found.values()), default=1.0)
     names = [escape(split.name or "share") for split in report.splits]
     rows = [_row(["class", *(cell for name in names for cell in (name, ""))], "th")]
     for row in range(space.num_rows):
         color = f"rgb({','.join(map(str, space.colorize(np.array(row)).tolist()))})"
-        cells = [f'<span class="swatch" style="background:{color}"></span>{escape(space.name(row))}']
-        for found in shares:
-            share = found.get(row, 0.0)
-            bar = f'<div style="width:{100 * share / longest:.2f}%;background:{color}"></div>' if share else ""
-            cells += [f'<div class="bar">{bar}</div>', f'<span class="number">{share:.3%}</span>']
-        rows.append(_row(cells))
+        rows.append(_share_row(space.name(row), color, [found.get(row, 0.0) for found in shares], longest))
+    alarm = f"rgb({','.join(map(str, pictures.ALARM))})"
+    for number in outside:
+        rows.append(_share_row(f"id {number}: no class", alarm, [found[number] for found in strange], longest))
     return f"<h2>Share of the pixels of each class</h2>{_table(rows)}"
+
+
+def _share_row(name: str, color: str, shares: list[float], longest: float) -> str:
+    cells = [f'<span class="swatch" style="background:{color}"></span>{escape(name)}']
+    for share in shares:
+        bar = f'<div style="width:{100 * share / longest:.2f}%;background:{color}"></div>' if share else ""
+        cells += [f'<div class="bar">{bar}</div>', f'<span class="number">{share:.3%}</span>']
+    return _row(cells)
 
 
 def _sheets(report: Report, seed: int) -> list[str]:
@@ -194,6 +205,8 @@ def _by_path(split: SplitReport, among: Iterable[str], key: Callable[[str], int]
 
 def _figure(split: SplitReport, name: str, report: Report, over: bool) -> str:
     below, labels = pictures.photo(split, name), pictures.label(split, name, split.space or report.space)
+    if labels is None:
+        return _shown([below], f"{_called(split, name)}: the label map cannot be read")
     return _shown([below, pictures.overlay(below, labels) if over else labels], _called(split, name))
 
 

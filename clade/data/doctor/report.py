@@ -141,6 +141,7 @@ class Report:
             console.print("In the recipe, this makes every id and colour a class (or --write classes.json):")
             for line in lines:
                 console.print(Text(line), soft_wrap=True)
+            console.print(Text(f"On the command line: {self.advice.flags()}"), soft_wrap=True)
         elif self.suggestion is not None:
             console.print("--write FILE writes a classes.json that fits the ids in use.")
         if self.clean:

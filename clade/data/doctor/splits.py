@@ -180,9 +180,17 @@ class SplitReport:
             hint = " The remap {255: 1} reads a mask of 0 and 255 as two classes."
         elif off_by_one(set(self.pixels), self.space):
             hint = f" The ids are 1 to {number} and never 0: they are probably off by one."
+        elif number == self.space.num_classes and one_too_high(set(self.pixels), self.space):
+            last = f", {number}: {number - 1}" if number > 1 else ""
+            hint = (
+                f" Either the name of class {number} is missing (num_classes {number + 1}), or 0 is unlabelled and all "
+                f"other ids are one too high (unknown {free_number(self.space)}, remap "
+                f"{{0: {free_number(self.space)}, 1: 0{', ...' if number > 2 else ''}{last}}})."
+            )
+        none = "none for unknown" if self.space.unknown is None else f"unknown = {self.space.unknown}"
         return (
             f"id {number} is outside the label space of {self.space.num_classes} classes "
-            f"(0..{self.space.num_classes - 1}, unknown = {self.space.unknown}): {sum(files.values())} pixels in "
+            f"(0..{self.space.num_classes - 1}, {none}): {sum(files.values())} pixels in "
             f"{len(files)} label maps: {listed}{more}. "
             f"Set num_classes or unknown, or map {number} with remap, in classes.json or as data.* options.{hint}"
         )
@@ -213,6 +221,17 @@ def off_by_one(numbers: set[int], space: LabelSpace) -> bool:
     """Whether the files seem to count the classes from 1: N classes, N is used and 0 never."""
     classes = {number for number in numbers if number != space.unknown}
     return not space.remap and space.num_classes in classes and min(classes) >= 1 and max(classes) == space.num_classes
+
+
+def one_too_high(numbers: set[int], space: LabelSpace) -> bool:
+    """Whether 0 may be unlabelled and the classes counted from 1: of N classes, the ids begin with 0 and end with N."""
+    classes = {number for number in numbers if number != free_number(space)}
+    return not space.remap and {0, space.num_classes} <= classes and max(classes) == space.num_classes
+
+
+def free_number(space: LabelSpace) -> int:
+    """The number of unlabelled pixels, or the one that it would best be."""
+    return space.unknown if space.unknown is not None else 255 if space.num_classes < 255 else 65535
 
 
 def one_color_each(space: LabelSpace) -> bool:

@@ -35,6 +35,20 @@ def is_prepared(root: str | Path) -> bool:
     return there
 
 
+def require_raw(root: str | Path) -> None:
+    """Raises DataError for a folder that `clade data prepare` made, saying of what."""
+    if is_url(root) or not is_prepared(root):
+        return
+    manifest = Place(root).manifest()
+    height, width = manifest.size
+    made = ", ".join(f"{len(split.names)} in {name}" for name, split in manifest.splits.items())
+    raise DataError(
+        f"{root}: is prepared data ({MANIFEST}), made of a dataset of the layout '{manifest.facts['name']}': {made}, "
+        f"at {height} x {width}. All of it was read then: it is for training (--data.root {root}). "
+        "To check it or to prepare it anew, name the folder that it was made of."
+    )
+
+
 @DATASETS.register("prepared")
 class PreparedDataset(Dataset):
     """The pictures of a dataset as :class:`clade.data.Resized` gives them, already decoded.

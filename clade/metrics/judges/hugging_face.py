@@ -41,11 +41,24 @@ class HuggingFaceJudge(NamedJudge):
 
     def preprocess(self, images: Images) -> Tensor:
         pictures = list(as_pixels(images).movedim(1, 3).cpu().numpy())
-        return self.processor(images=pictures, return_tensors="pt")["pixel_values"].to(self.device, torch.float32)
+        # A centre that is cut out would be taken for the whole picture.
+        whole = {"do_center_crop": False} if getattr(self.processor, "do_center_crop", None) else {}
+        made = self.processor(images=pictures, return_tensors="pt", **whole)
+        x = made["pixel_values"]
+        if "pixel_mask" in made:  # without the padding, which evaluate adds and takes off the scores
+            x = x[..., : int(made["pixel_mask"][0].any(1).sum()), : int(made["pixel_mask"][0].any(0).sum())]
+        return x.to(self.device, torch.float32)
 
     def evaluate(self, x: Tensor, size: Size | None) -> Tensor:
+        height, width = x.shape[-2:]
+        multiple = int(getattr(self.processor, "size_divisor", None) or 1)
+        below, right = -height % multiple, -width % multiple
+        if below or right:
+            x = F.pad(x, (0, right, 0, below))
         out = self.network(pixel_values=x)
         scores = out.logits if hasattr(out, "logits") else self._from_masks(out)
+        if below or right:
+            scores = F.interpolate(scores, x.shape[-2:], mode="bilinear", align_corners=False)[..., :height, :width]
         if size is None or tuple(scores.shape[-2:]) == tuple(size):
             return scores
         return F.interpolate(scores, size, mode="bilinear", align_corners=False)
