@@ -39,6 +39,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.fast_training
 	$(BIN)/python -m benchmarks.modulation
 	$(BIN)/python -m benchmarks.generate_folder
+	$(BIN)/python -m benchmarks.check
 	$(BIN)/python -m benchmarks.loading
 	for dataset in ade20k cityscapes coco-stuff celebamask-hq deepfashion; do \
 		$(BIN)/python -m benchmarks.profile --dataset $$dataset --rounds 3 || exit 1; \

@@ -74,14 +74,7 @@ class TimmExtractor(ResizingExtractor):
             try:
                 if path.suffix != ".safetensors":
                     torch.load(path, map_location="cpu", weights_only=True)  # older versions of timm unpickle
-                # With its classifier, which goes only afterwards: without, timm leaves missing weights random.
-                network = timm.create_model(
-                    model,
-                    pretrained=True,
-                    pretrained_cfg_overlay={"file": str(path), "custom_load": False},
-                    **options,
-                )
-                network.reset_classifier(0)
+                network = self._strictly(timm, model, path, options)
             except Exception as error:  # a stranger's file fails in many ways
                 raise CheckpointError(
                     f"{path}: not the weights of timm's '{model}' ({type(error).__name__}: {first_line(error)}). "
@@ -101,6 +94,19 @@ class TimmExtractor(ResizingExtractor):
 
     def compute(self, pixels: Tensor) -> Tensor:
         return self.network(self.preprocess(pixels)).flatten(1)
+
+    @staticmethod
+    def _strictly(timm: Any, model: str, path: Path, options: dict[str, Any]) -> nn.Module:
+        """The network without its classifier, and all of its weights from a file with or without one."""
+        own = {"file": str(path), "custom_load": False}
+        try:
+            # With num_classes other than the file's, timm would leave whatever is missing random.
+            network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=own, **options)
+        except RuntimeError:
+            none = {"num_classes": 0}
+            return timm.create_model(model, pretrained=True, pretrained_cfg_overlay={**own, **none}, **none, **options)
+        network.reset_classifier(0)
+        return network
 
     @staticmethod
     def _find(timm: Any, model: str) -> Path:

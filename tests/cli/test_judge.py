@@ -15,7 +15,7 @@ from PIL import Image
 
 from clade import commands_judge
 from clade.data import ScenesDataset
-from clade.errors import CheckpointError, LabelError, RecipeError, UsageError
+from clade.errors import CheckpointError, CladeError, LabelError, RecipeError, UsageError
 
 pytest.importorskip("segmentation_models_pytorch")
 
@@ -127,6 +127,7 @@ def test_info_says_what_a_judge_is(workplace, capsys):
         (["hf:a/b"], UsageError, "needed is --data DIR"),
         (["missing.safetensors", "--data", "{data}"], CheckpointError, "no such file"),
         (["{run}", "--limit", "0"], UsageError, "--limit is 0"),
+        (["{run}", "--device", "banana"], CladeError, "no device 'banana'"),
         (["{run}", "--size", "big"], UsageError, "--size is 'big'"),
         (["hf:a/b", "--data", "{data}"], CheckpointError, "local cache"),
     ],

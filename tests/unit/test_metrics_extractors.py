@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch_fidelity import calculate_metrics
 
 from clade.data import ScenesDataset
@@ -344,16 +344,20 @@ def test_diversity_needs_two_pictures_of_a_label_map() -> None:
         LPIPS("alexnet")
 
 
-def test_timm_weights_that_lack_a_layer_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("classes", [1000, 0])
+def test_timm_weights_that_lack_a_layer_are_refused(classes: int, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
-    state = timm.create_model("resnet18").state_dict()
-    save_file(
-        {key: value for key, value in state.items() if not key.startswith("layer4")}, tmp_path / "some.safetensors"
-    )
+    file = tmp_path / "model.safetensors"
+    network = timm.create_model("resnet18", num_classes=classes).eval()
+    save_file(network.state_dict(), file)
+    network.reset_classifier(0)
+    extractor = create_extractor("timm:resnet18", file)
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in extractor.network.state_dict().items())
+    save_file({key: value for key, value in load_file(file).items() if not key.startswith("layer4")}, file)
     with pytest.raises(CheckpointError, match="not the weights of timm's 'resnet18'"):
-        create_extractor("timm:resnet18", tmp_path / "some.safetensors")
+        create_extractor("timm:resnet18", file)
 
 
 def test_lpips_of_tiny_pictures_says_what_it_needs() -> None:
-    with pytest.raises(CladeError, match="8x40 came; .* 32 or more"):
+    with pytest.raises(CladeError, match=r"8x40 came; .* 32 or more"):
         LPIPS("alex", "random").features(torch.zeros(1, 3, 8, 40))
