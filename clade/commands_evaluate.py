@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,8 @@ def evaluate(args: argparse.Namespace, _: list[str]) -> int:
     from clade.evaluation import evaluate
     from clade.evaluation.processes import is_first
 
+    if is_first():
+        _require_writable(args.out)
     found = evaluate(args.checkpoint, args.data, args.protocol, device=args.device, **options)
     if not is_first():
         return 0
@@ -93,6 +96,13 @@ def compare(args: argparse.Namespace, _: list[str]) -> int:
         )
     if args.sheet is not None and Path(args.sheet).suffix.lower() != ".png":
         raise UsageError(f"--sheet is '{args.sheet}'; needed is the name of a .png file.")
+    if args.sheet is not None and (args.maps < 1 or all(system.endswith(".json") for system in args.systems)):
+        raise UsageError(
+            f"--sheet with --maps {args.maps} came; needed are at least one map, and a checkpoint to draw it."
+        )
+    for file in (args.out, args.sheet):
+        if file is not None:
+            _require_writable(file)
     found = compare(
         args.systems,
         args.data,
@@ -119,6 +129,18 @@ def compare(args: argparse.Namespace, _: list[str]) -> int:
     return _told({name: "" for system in found.systems for name in system.evaluation.missing}, args)
 
 
+def _require_writable(file: str) -> None:
+    """Raises CladeError where a file cannot be written: before hours of drawing, not after them."""
+    path = Path(file).absolute()
+    if path.is_dir():
+        raise CladeError(f"{file}: is a folder; needed is the name of a file in it.")
+    try:
+        with tempfile.TemporaryFile(dir=next(folder for folder in path.parents if folder.exists())):
+            pass
+    except OSError as error:
+        raise CladeError(f"{file}: cannot be written ({error}). Name another file.") from error
+
+
 def _draw_sheet(args: argparse.Namespace, paths: dict[str, Path], options: dict[str, Any]) -> None:
     from clade.evaluation.sheets import comparison_sheet
     from clade.images import save_png
@@ -128,9 +150,8 @@ def _draw_sheet(args: argparse.Namespace, paths: dict[str, Path], options: dict[
         args.data,
         args.protocol,
         maps=args.maps,
-        seed=args.seed or 0,
         device=args.device,
-        **{key: options[key] for key in ("dataset", "split", "size")},
+        **{key: options[key] for key in ("dataset", "split", "size", "seed", "precision")},
     )
     try:
         save_png(page, args.sheet)

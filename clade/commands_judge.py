@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clade.arguments import height_width
-from clade.errors import UsageError
+from clade.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from clade.config import DataConfig
@@ -138,6 +138,8 @@ def _data(args: argparse.Namespace) -> tuple[DataConfig, str]:
             data = replace(data, root=args.data)
         if args.name is not None:
             data = replace(data, name=args.name, options={})
+    elif file.suffix == ".safetensors" or (len(file.parts) > 1 and ":" not in args.judge and "=" not in args.judge):
+        raise CheckpointError(f"{file}: no such file. A judge is the best.safetensors that `clade judge train` writes.")
     elif args.data is None:
         raise UsageError(f"'{args.judge}' says nothing of a dataset; needed is --data DIR.")
     else:

@@ -228,7 +228,8 @@ class _Doubling:
         if len(others) > _MOST_OTHERS * index.numel():
             return None
         own = torch.arange(first.numel(), dtype=torch.int32, device=index.device).view(first.shape)
-        parts = own[:, :, None, :, None].expand(differ.shape).flatten()
+        # Flattened without a copy where a single pixel becomes 2x2: all four would be one place in memory.
+        parts = own[:, :, None, :, None].expand(differ.shape).flatten().contiguous()
         x = _pixels(x)
         different = torch.index_select(x, 0, parts[others])
         rows = (first.flatten(), index.flatten()[others])

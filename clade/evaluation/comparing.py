@@ -12,6 +12,7 @@ import torch
 
 from clade.checkpoints import read_checkpoint, read_header
 from clade.complexity import inference_memory, time_generators
+from clade.data.prepared.shards import file_hash
 from clade.errors import CladeError
 from clade.evaluation.evaluating import evaluate
 from clade.evaluation.result import Evaluation
@@ -99,15 +100,20 @@ def compare(
     if not named:
         raise CladeError("No system came; needed are checkpoints, or evaluation.json files.")
     _require_different([name for name, _ in named], "are both called")
+    if cost and min(rounds, threads) < 1:
+        raise CladeError(f"rounds is {rounds} and threads {threads}; needed is at least 1 of each.")
+    # What is wrong is said before hours of drawing.
     written = {name: Evaluation.load(path) for name, path in named if path.suffix == ".json"}
-    for _, path in named:
-        if path.suffix != ".json":
-            read_header(path)  # a wrong path is said before hours of drawing
+    headers = {name: read_header(path) for name, path in named if path.suffix != ".json"}
+    _require_new({name: (file_hash(path), "") for name, path in named if name in headers})
+    if seeds:
+        for name, _ in named:
+            _require_recipe(name, (written[name].checkpoint if name in written else headers[name]).get("recipe"))
     found = {
         name: written[name] if name in written else evaluate(path, data, protocol, device=device, **options)
         for name, path in named
     }
-    _require_new(found)
+    _require_new({name: (evaluation.checkpoint["sha256"], evaluation.key) for name, evaluation in found.items()})
     paths = {name: path for name, path in named if path.suffix != ".json"}
     groups = _by_recipe(found) if seeds else {name: [name] for name in found}
     measured = [members[0] for members in groups.values() if members[0] in paths] if cost else []
@@ -137,10 +143,10 @@ def _require_different(names: Sequence[str], what: str) -> None:
             raise CladeError(f"Systems {names.index(name) + 1} and {k + 1} {what} '{name}'. Name them: NAME=PATH.")
 
 
-def _require_new(found: Mapping[str, Evaluation]) -> None:
+def _require_new(found: Mapping[str, tuple[str, str]]) -> None:
+    """Raises CladeError unless all hashes differ, of checkpoints and of what they were evaluated on."""
     seen: dict[tuple[str, str], str] = {}
-    for name, evaluation in found.items():
-        key = evaluation.checkpoint["sha256"], evaluation.key
+    for name, key in found.items():
         other = seen.setdefault(key, name)
         if other != name:
             raise CladeError(f"'{other}' and '{name}' are the same checkpoint. Give each one once.")
@@ -155,15 +161,19 @@ def _by_recipe(found: Mapping[str, Evaluation]) -> dict[str, list[str]]:
     Raises:
         CladeError: a checkpoint without a recipe, or two trainings of one recipe with the same seed.
     """
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[list[str]]] = {}
     for name, evaluation in found.items():
-        recipe = evaluation.checkpoint["recipe"]
-        if recipe is None:
-            raise CladeError(f"'{name}' carries no recipe, so nothing says its seed. Leave out --seeds, or '{name}'.")
+        recipe = _require_recipe(name, evaluation.checkpoint["recipe"])
         # What is evaluated in another way makes another group: their scores have no common mean.
-        groups.setdefault(json.dumps([_but_for_the_seed(recipe), evaluation.key], sort_keys=True), []).append(name)
+        same = groups.setdefault(json.dumps(_but_for_the_seed(recipe), sort_keys=True), [])
+        for names in same:
+            if all(evaluation.agrees(found[other]) for other in names):
+                names.append(name)
+                break
+        else:
+            same.append([name])
     named: dict[str, list[str]] = {}
-    for names in groups.values():
+    for names in (names for same in groups.values() for names in same):
         seeds: dict[int, str] = {}
         for name in names:
             seed = found[name].checkpoint["recipe"]["training"]["seed"]
@@ -177,6 +187,12 @@ def _by_recipe(found: Mapping[str, Evaluation]) -> dict[str, list[str]]:
         label = recipe_names.pop() if len(names) > 1 and len(recipe_names) == 1 else names[0]
         named[label if label not in named else names[0]] = names
     return named
+
+
+def _require_recipe(name: str, recipe: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if recipe is None:
+        raise CladeError(f"'{name}' carries no recipe, so nothing says its seed. Leave out --seeds, or '{name}'.")
+    return recipe
 
 
 def _but_for_the_seed(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,7 +263,17 @@ def _table(rows: Sequence[tuple[str, list[System]]], total: int, *, measured: bo
         f"{first.pictures} pictures of {data['name']} ({data['split']}), {height}x{width}, "
         f"protocol {protocol['name']}, data {data['sha256'][:12]}"
     )
-    return Table(title, tuple(columns), lines, tuple(_notes(systems, total, measured=measured, threads=threads)))
+    notes = [*_partial(lines, columns), *_notes(systems, total, measured=measured, threads=threads)]
+    return Table(title, tuple(columns), lines, tuple(notes))
+
+
+def _partial(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[str]:
+    """What is a mean of fewer trainings than its row says."""
+    for row in rows:
+        for column in columns:
+            value = row.values[column.key]
+            if column.key in SCORES and value is not None and value.n < row.n:
+                yield f"{row.name}: {column.label} is of {value.n} of {row.n} trainings; the others have none."
 
 
 def _value(key: str, group: Sequence[System]) -> Value | None:

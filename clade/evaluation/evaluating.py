@@ -133,6 +133,7 @@ def evaluate(
             "split": config.val_split,
             "reference_split": subject.reference_split,
             "reference_pictures": scores.reference_pictures,
+            "reference_sha256": scores.reference_sha256,
             "sha256": data_hash,
         },
         protocol=chosen.to_dict(),
@@ -218,7 +219,8 @@ def _facts(checkpoint: Checkpoint, path: Path, size: Size) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     found = {"clade": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    for name in ("torchvision", "numpy", "scipy", "torchmetrics", "torch-fidelity", "timm", "transformers"):
+    libraries = ("torchvision", "numpy", "pillow", "scipy", "torchmetrics", "torch-fidelity", "timm", "transformers")
+    for name in (*libraries, "segmentation-models-pytorch"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

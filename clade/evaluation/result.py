@@ -15,6 +15,16 @@ from clade.errors import CladeError
 from clade.scoring import SCORES
 
 FORMAT = 1
+_INSIDE = {
+    "scores": (),
+    "missing": (),
+    "details": (),
+    "checkpoint": ("sha256", "parameters", "multiply_adds", "recipe"),
+    "data": ("name", "split", "sha256", "reference_sha256"),
+    "protocol": ("name", "size"),
+    "weights": (),
+}
+"""What tables read of a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +37,8 @@ class Evaluation:
         details: what stands behind scores: IoU per class, subsets of KID, notes.
         pictures: how many were drawn and scored.
         checkpoint: path, sha256, generator, options, parameters, multiply_adds, info, recipe.
-        data: name, root, split, reference split, number of reference photos, sha256 of everything that was read.
+        data: name, root, split, sha256 of what was drawn from and its photos; split, number and sha256 of the reference
+            photos, the latter two None where no score needed them.
         protocol: every field, resolved.
         weights: which extractor, judge, ... computed: name -> key, a hash of weights and preprocessing.
         drawn_with: where the latents came from.
@@ -63,7 +74,7 @@ class Evaluation:
 
     def agrees(self, other: Evaluation) -> bool:
         """Whether scores of both may be compared: same key, and same weights and photos where both used them."""
-        photos = {e.data["reference_pictures"] for e in (self, other)} - {None}
+        photos = {e.data["reference_sha256"] for e in (self, other)} - {None}
         shared = self.weights.keys() & other.weights.keys()
         return self.key == other.key and len(photos) < 2 and all(self.weights[k] == other.weights[k] for k in shared)
 
@@ -93,8 +104,11 @@ class Evaluation:
             raise CladeError(f"{path}: is no evaluation of format {FORMAT}. {needed}")
         fields = {field.name: field for field in dataclasses.fields(cls)}
         lacking = [name for name in fields if name not in value]
-        if lacking or not isinstance(value["scores"], Mapping):
-            raise CladeError(f"{path}: lacks '{(lacking or ['scores'])[0]}'. {needed}")
+        for name, keys in _INSIDE.items():
+            content = value.get(name)
+            lacking += [name] if not isinstance(content, Mapping) else [f"{name}.{k}" for k in keys if k not in content]
+        if lacking:
+            raise CladeError(f"{path}: lacks '{lacking[0]}'. {needed}")
         scores = {
             str(name): math.nan if score is None else float(score)
             for name, score in value["scores"].items()

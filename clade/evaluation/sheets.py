@@ -28,8 +28,9 @@ def comparison_sheet(
     dataset: str | None = None,
     split: str | None = None,
     size: tuple[int, int] | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
     maps: int = 6,
-    seed: int = 0,
     device: str = "auto",
 ) -> np.ndarray:
     """Rows of label map, photo and each system's picture, (H, W, 3) uint8, under their names.
@@ -38,8 +39,8 @@ def comparison_sheet(
 
     Args:
         systems: name -> checkpoint.
-        data, protocol, dataset, split, size, device: as in :func:`clade.evaluate`.
-        maps: how many label maps; ``seed`` chooses which.
+        data, protocol, dataset, split, size, seed, precision, device: as in :func:`clade.evaluate`.
+        maps: how many label maps; the protocol's seed chooses which.
 
     Raises:
         CladeError: no map or no system, or systems whose data have other pictures.
@@ -49,9 +50,10 @@ def comparison_sheet(
     columns: dict[str, list[np.ndarray]] = {}
     names: tuple[str, ...] | None = None
     for title, path in systems.items():
-        subject = Subject.open(path, find_protocol(protocol, {"size": size}), data, dataset, split)
+        changed = find_protocol(protocol, {"size": size, "seed": seed, "precision": precision})
+        subject = Subject.open(path, changed, data, dataset, split)
         found = subject.split(subject.config.val_split)
-        order = np.random.default_rng(seed).permutation(len(found))
+        order = np.random.default_rng(changed.seed).permutation(len(found))
         chosen = Chosen(found, sorted(int(k) for k in order[:maps]))
         own = tuple(chosen.name(k) for k in range(len(chosen)))
         if names not in (None, own):

@@ -220,7 +220,7 @@ class _Run:
         self.learner.train()
         truth = batch.label_map.ids.long()
         truth = truth.masked_fill(truth >= self.space.num_classes, Judge.ignored)
-        logits = self.learner(batch.image.contiguous(memory_format=torch.channels_last)).float()
+        logits = self._logits(batch.image.contiguous(memory_format=torch.channels_last))
         losses = {"cross_entropy": cross_entropy(logits, truth, Judge.ignored)}
         loss = losses["cross_entropy"]
         if learning.dice:
@@ -230,6 +230,17 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {name: value.detach() for name, value in losses.items()}
+
+    def _logits(self, image: Tensor) -> Tensor:
+        try:
+            return self.learner(image).float()
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RecipeError(
+                f"'{self.recipe.network.architecture}' pools a picture to a single value per channel, and BatchNorm "
+                f"cannot learn from {len(image)} of them. Set training.batch_size to at least 2."
+            ) from error
 
     def _validate(self, report: Report) -> None:
         """Score the averaged network on the held-out photos, through the same judge that a reader of the file gets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from clade.errors import CladeError, DataError
 if TYPE_CHECKING:
     from clade.metrics.extractors import Extractor
 
-_VERSION = 1
+_VERSION = 2
 """Part of the cache's key: raise it when the same pictures give other numbers."""
 
 
@@ -72,10 +73,12 @@ class Statistics:
     Args:
         moments: (D + 2, D) float64: the count in the first row, the mean, the scatter.
         features: (M, D) float32 of all pictures, or of those that were kept.
+        sha256: of the photos as the extractor got them, in any order; None where they were not read here.
     """
 
     moments: Tensor
     features: Tensor
+    sha256: str | None = None
 
     @classmethod
     def of(cls, features: Tensor) -> Statistics:
@@ -192,7 +195,8 @@ def real_statistics(
         arrays = make()
     else:
         arrays = cached("real-statistics", files_key([], _VERSION, identity, size, fit, keep, extractor.key), make)
-    return Statistics(torch.from_numpy(arrays["moments"]), torch.from_numpy(arrays["features"]))
+    sha256 = arrays["sha256"].tobytes().hex()
+    return Statistics(torch.from_numpy(arrays["moments"]), torch.from_numpy(arrays["features"]), sha256)
 
 
 def _features(
@@ -204,7 +208,8 @@ def _features(
     workers: int,
     device: torch.device | str | None,
     progress: bool,
-) -> Iterator[Tensor]:
+) -> Iterator[tuple[Tensor, int]]:
+    """Features of a batch, and the sum of its photos' SHA-256."""
     if device is not None:
         extractor.to(device)
     loader: Any = eval_loader(
@@ -223,15 +228,19 @@ def _features(
             raise DataError(
                 f"'{batch.names[0]}' has no photo to compare with. Read the dataset with photos (labels_only=False)."
             )
-        yield extractor(batch.image.to(extractor.device, non_blocking=True)).cpu()
+        photos = ((batch.image + 1) * 127.5).round().byte().numpy()
+        total = sum(int.from_bytes(hashlib.sha256(photo.tobytes()).digest(), "big") for photo in photos)
+        yield extractor(batch.image.to(extractor.device, non_blocking=True)).cpu(), total
 
 
-def _collect(batches: Iterator[Tensor], count: int, dim: int, keep: int) -> Arrays:
+def _collect(batches: Iterator[tuple[Tensor, int]], count: int, dim: int, keep: int) -> Arrays:
     kept = torch.zeros(count, dtype=torch.bool)
     kept[np.linspace(0, count - 1, min(keep, count)).round().astype(np.int64)] = True
-    moments, features, start = no_moments(dim), [], 0
-    for batch in batches:
+    moments, features, start, digest = no_moments(dim), [], 0, 0
+    for batch, total in batches:
         add_to_moments(moments, batch)
         features.append(batch[kept[start : start + len(batch)]])
         start += len(batch)
-    return {"moments": moments.numpy(), "features": torch.cat(features).numpy()}
+        digest = (digest + total) % (1 << 256)
+    sha256 = np.frombuffer(digest.to_bytes(32, "big"), np.uint8)
+    return {"moments": moments.numpy(), "features": torch.cat(features).numpy(), "sha256": sha256}

@@ -55,6 +55,7 @@ class Scores:
         missing: score -> why it is not computed.
         keys: inception, extractor, judge, lpips -> a hash of weights and preprocessing, as far as they are used.
         reference_pictures: photos that the distribution is compared with; None where no score needs them.
+        reference_sha256: of these photos, as they are compared with.
 
     Raises:
         CladeError: a score of ``named`` that cannot be computed, or none at all.
@@ -80,6 +81,7 @@ class Scores:
         self.keys: dict[str, str] = {}
         self.notes: list[str] = []
         self.reference_pictures: int | None = None
+        self.reference_sha256: str | None = None
         self._named, self._weights = frozenset(named), dict(weights or {})
         self._pictures = pictures
         self._reference, self._workers, self._progress = reference, workers, progress
@@ -169,8 +171,7 @@ class Scores:
     def _real(self, extractor: Extractor) -> Statistics:
         dataset, protocol = self._reference(), self.protocol
         assert protocol.size is not None
-        self.reference_pictures = len(dataset)
-        return real_statistics(
+        found = real_statistics(
             dataset,
             extractor,
             protocol.size,
@@ -180,6 +181,8 @@ class Scores:
             workers=self._workers,
             progress=self._progress,
         )
+        self.reference_pictures, self.reference_sha256 = found.count, found.sha256
+        return found
 
     def _make_diversity(self) -> None:
         lpips = LPIPS(weights=self._weights.get("lpips"))

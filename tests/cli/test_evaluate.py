@@ -144,6 +144,8 @@ def test_compare_over_seeds(call):
         (["compare", "a.safetensors", "e.json", "--metrics", "l1"], 1, "e.json: cannot be read"),
         (["compare", "a.safetensors", "--metrics", "l1", "--sheet", "s.jpg"], 2, "a .png file"),
         ([*COMPARE, "--format", "latx"], 2, "latx"),
+        (["compare", "a.safetensors", "--sheet", "s.png", "--maps", 0], 2, "at least one map"),
+        (["compare", "e.json", "--sheet", "s.png"], 2, "a checkpoint to draw"),
     ],
 )
 def test_what_is_wrong_is_said(call, words, exit_code, message):
@@ -151,6 +153,20 @@ def test_what_is_wrong_is_said(call, words, exit_code, message):
     assert (code, out) == (exit_code, "")
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [["evaluate", "a.safetensors", "--metrics", "l1"], COMPARE])
+@pytest.mark.parametrize(("file", "message"), [("folder", "is a folder"), ("a.safetensors/e", "cannot be written")])
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_drawn(
+    call, tmp_path, monkeypatch, words, file, message
+):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr("clade.evaluation.evaluate", None)
+    monkeypatch.setattr("clade.evaluation.compare", None)
+    code, out, err = call(*words, "--out", file)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert "unexpected" not in err
 
 
 def test_the_commands_of_the_page_are_understood():

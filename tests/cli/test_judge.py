@@ -153,3 +153,9 @@ def test_commands_of_the_page_are_understood():
             JudgeRecipe.from_yaml(args.recipe, overrides)
         else:
             assert overrides == []
+
+
+@pytest.mark.parametrize("judge", ["nowhere.safetensors", "runs/nowhere"])
+def test_a_judge_that_is_not_there_is_named(judge):
+    with pytest.raises(CheckpointError, match=rf"{judge}: no such file.*clade judge train"):
+        call("score", judge)

@@ -294,6 +294,17 @@ def test_doubling_computes_pixels_of_another_class_by_themselves(dtype, others, 
             assert torch.equal(found, Kernels().modulate(big, wanted, slope, False))
 
 
+@pytest.mark.parametrize("factors", [False, True])
+def test_a_single_pixel_doubles_to_four_of_which_one_may_differ(factors):
+    torch.manual_seed(0)
+    index = torch.tensor([[[0, 0], [0, 1]]], dtype=torch.int32)
+    more = (torch.randn(5), torch.rand(1, 2, 2, 2), torch.randn(2, 3)) if factors else ()
+    lookup = Lookup(index, torch.randn(2, 5), torch.randn(2, 5), *more)
+    x = torch.randn(1, 5, 1, 1)
+    found = Kernels().modulate(x, lookup, 0.2, True)
+    torch.testing.assert_close(found, Kernels().modulate(x.expand(1, 5, 2, 2), lookup, 0.2, False))
+
+
 def test_modulation_in_blocks_of_rows_leaves_nothing_out(monkeypatch):
     for module in ("clade.engine.kernels", "clade.nn.modulation_plain"):
         monkeypatch.setattr(f"{module}._PIECE", 40)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -27,7 +29,9 @@ from clade.evaluation.result import FORMAT
 from clade.evaluation.sheets import comparison_sheet
 from clade.evaluation.tables import Column, Row, Table, Value, render
 from clade.images import sheet
+from clade.metrics.extractors import create_extractor
 from clade.metrics.judges import Judge
+from clade.metrics.statistics import real_statistics
 from clade.scoring import PROTOCOLS, SCORES, Protocol, Scores, find_protocol
 from clade.scoring.drawing import draw, picture_seed
 from clade.training import train
@@ -204,6 +208,19 @@ def test_random_weights_are_told():
     assert any("random weights" in note for note in scores.compute()[1]["notes"])
 
 
+def test_real_photos_are_told_apart_by_content_also_from_the_cache():
+    def scenes(seed):
+        return ScenesDataset(split="val", val_count=5, height=32, width=32, seed=seed)
+
+    def found(seed, **options):
+        return real_statistics(scenes(seed), create_extractor(EXTRACTOR, "random"), (32, 32), **options).sha256
+
+    photos = [np.ascontiguousarray(scenes(0).read(k).image.transpose(2, 0, 1)) for k in range(5)]
+    total = sum(int.from_bytes(hashlib.sha256(photo).digest(), "big") for photo in photos) % (1 << 256)
+    assert found(0) == found(0) == found(0, cache=False, batch_size=2) == f"{total:064x}"
+    assert found(1) != found(0)
+
+
 def test_weights_of_something_that_is_not_used_are_refused():
     space = ScenesDataset().label_space
     with pytest.raises(CladeError, match="given for 'incepton'"):
@@ -299,8 +316,6 @@ def test_an_evaluation_says_what_it_depends_on(one, tmp_path):
     read = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert read["format"] == FORMAT
     assert read["protocol"] == {**Protocol(metrics=("l1",), seed=3).to_dict(), "size": [32, 32], "fit": "stretch"}
-    import hashlib
-
     assert read["checkpoint"]["sha256"] == hashlib.sha256(one.read_bytes()).hexdigest()
     assert read["checkpoint"]["parameters"] == sum(p.numel() for p in clade.read_checkpoint(one).generator.parameters())
     assert {"clade", "torch", "python"} <= read["versions"].keys()
@@ -379,7 +394,8 @@ def test_diversity_is_measured_over_samples_of_the_prior(tmp_path):
 
 
 def test_files_that_are_no_evaluations_are_refused(tmp_path):
-    for content in ("", "[]", '{"format": 99}', f'{{"format": {FORMAT}}}'):
+    empty = {field.name: {} for field in dataclasses.fields(Evaluation)}
+    for content in ("", "[]", '{"format": 99}', f'{{"format": {FORMAT}}}', json.dumps({"format": FORMAT, **empty})):
         (tmp_path / "e.json").write_text(content, encoding="utf-8")
         with pytest.raises(CladeError, match=r"e\.json: .*Needed is an evaluation.json"):
             Evaluation.load(tmp_path / "e.json")
@@ -514,6 +530,59 @@ def test_seeds_of_one_recipe_become_a_mean_with_its_spread(tmp_path):
     assert r"$\pm$" in found.render("latex")
 
 
+def changed(evaluation, seed, **fields):
+    """An evaluation as of another training of the same recipe."""
+    recipe = {**evaluation.checkpoint["recipe"]}
+    recipe["training"] = {**recipe["training"], "seed": seed}
+    facts = {**evaluation.checkpoint, "recipe": recipe, "sha256": str(seed)}
+    return dataclasses.replace(evaluation, checkpoint=facts, **fields)
+
+
+def test_trainings_that_other_judges_scored_have_no_common_mean(tmp_path, one):
+    found = evaluate(one, metrics=["l1"])
+    for seed, key in enumerate("xyx"):
+        changed(found, seed, scores={"miou": float(seed)}, weights={"judge": key}).save(tmp_path / f"{seed}.json")
+    tables = compare([tmp_path / f"{seed}.json" for seed in range(3)], seeds=True).tables
+    assert [[(row.n, row.values["miou"].mean) for row in each.rows] for each in tables] == [[(2, 1.0)], [(1, 1.0)]]
+
+
+def test_a_mean_of_some_trainings_is_told(tmp_path, one):
+    found = evaluate(one, metrics=["l1"])
+    for seed, scores in enumerate([{"l1": 1.0, "miou": 2.0}, {"l1": 3.0}, {"l1": 5.0, "miou": math.nan}]):
+        changed(found, seed, scores=scores).save(tmp_path / f"{seed}.json")
+    (only,) = compare([tmp_path / f"{seed}.json" for seed in range(3)], seeds=True).tables
+    assert only.rows[0].values["l1"] == Value(3.0, 2.0, 3)
+    assert [note for note in only.notes if "trainings" in note] == [
+        "tiny: mIoU (%) is of 1 of 3 trainings; the others have none."
+    ]
+
+
+def test_other_real_photos_are_never_ranked_together(tmp_path, one):
+    options = {"metrics": ["fd"], "extractor": EXTRACTOR, "weights": RANDOM}
+    a = evaluate(one, **options)
+    assert a.data["reference_sha256"] == evaluate(one, **options).data["reference_sha256"]
+    b = dataclasses.replace(a, data={**a.data, "reference_sha256": "0" * 64})
+    assert a.data["reference_pictures"] == b.data["reference_pictures"]
+    assert not a.agrees(b)
+    assert a.agrees(evaluate(one, metrics=["l1"]))
+
+
+def test_what_is_wrong_is_said_before_anything_is_drawn(tmp_path, one, monkeypatch):
+    def drawn(*_, **__):
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr("clade.evaluation.comparing.evaluate", drawn)
+    space = ScenesDataset().label_space
+    bare = tmp_path / "bare.safetensors"
+    clade.save(clade.read_checkpoint(one).generator, bare, label_space=space)
+    with pytest.raises(CladeError, match="the same checkpoint"):
+        compare([one, f"again={one}"])
+    with pytest.raises(CladeError, match="'bare' carries no recipe"):
+        compare([one, bare], seeds=True)
+    with pytest.raises(CladeError, match="rounds is 0"):
+        compare([one], rounds=0)
+
+
 def test_what_cannot_be_compared_is_said(tmp_path, one):
     same = checkpoint(tmp_path / "same.safetensors")
     with pytest.raises(CladeError, match="the same checkpoint"):
@@ -547,6 +616,17 @@ def test_a_sheet_shows_label_photo_and_each_system(tmp_path, one):
             expected = ((image[0].permute(1, 2, 0).numpy() + 1) * 127.5).round()
             left = 76 + 36 * column
             assert np.abs(page[place, left : left + 32] - expected).max() <= 1
+
+
+def test_a_sheet_shows_the_pictures_that_are_scored(tmp_path):
+    path = checkpoint(tmp_path / "z.safetensors", z_dim=4, size=(32, 32))
+    pages = {seed: comparison_sheet({"z": path}, maps=7, seed=seed) for seed in (0, 1)}
+    assert np.array_equal(pages[0][:, :72], pages[1][:, :72])
+    assert np.abs(pages[0][26:, 72:].astype(int) - pages[1][26:, 72:]).mean() > 1
+    synthesizer = clade.load(path, precision="fp32")
+    batch = batches_of(ScenesDataset(split="val", val_count=7, height=32, width=32), (32, 32), 1)[0]
+    image = draw(synthesizer.engine, synthesizer.generator, batch, seed=1)[0].permute(1, 2, 0).numpy()
+    assert np.abs(pages[1][26:58, 76:108] - ((image + 1) * 127.5).round()).max() <= 1
 
 
 # --- During a training ------------------------------------------------------------------------------------------------

@@ -550,6 +550,17 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
 # --- Recipes ----------------------------------------------------------------------------------------------------------
 
 
+def test_one_picture_is_too_few_for_a_network_that_pools_it_to_one_value(tmp_path):
+    made = JudgeRecipe.from_dict(
+        {
+            **recipe("--training.batch_size", "1").to_dict(),
+            "network": {"architecture": "deeplabv3plus", "encoder": "resnet18"},
+        }
+    )
+    with pytest.raises(RecipeError, match=r"'deeplabv3plus' pools .* training\.batch_size to at least 2"):
+        train_judge(made, tmp_path, quiet=True)
+
+
 def test_recipes_for_judges_come_with_clade():
     assert {"camvid", "ccp"} <= set(list_judge_recipes())
     assert not set(list_judge_recipes()) & set(clade.list_recipes())
