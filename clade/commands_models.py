@@ -36,6 +36,8 @@ def train(args: argparse.Namespace, overrides: list[str]) -> int:
         if not result.finished:
             without = " without --fresh" if args.fresh else ""
             print(f"Stopped after step {result.step} of {result.steps}. The same command{without} goes on.")
+        if result.skipped:
+            print(f"{result.skipped} files could not be used: {result.folder / 'skipped.txt'}", file=sys.stderr)
         print(result.folder / "last.safetensors")
     return 0
 

@@ -27,18 +27,27 @@ class Loader(DataLoader[Any]):
     on_skip: OnSkip | None = None
 
     def __iter__(self) -> Any:
-        for made in super().__iter__():
-            if isinstance(made, CladeError):
-                try:
-                    raise made
-                finally:
-                    del made  # holds this frame by its traceback: left to the collector, the workers end 5 s later
-            batch, skipped = made
-            for message in skipped:
-                assert self.on_skip is not None
-                self.on_skip(message)
-            if batch is not None:
-                yield batch
+        batches = super().__iter__()
+        try:
+            for made in batches:
+                if isinstance(made, CladeError):
+                    try:
+                        raise made
+                    finally:
+                        del made  # holds this frame by its traceback
+                batch, skipped = made
+                for message in skipped:
+                    assert self.on_skip is not None
+                    self.on_skip(message)
+                if batch is not None:
+                    yield batch
+        except BaseException:
+            # Whoever keeps the error keeps the workers by its traceback, and a process that ends waits for them: they
+            # ignore the signal that would end them.
+            self._iterator = None
+            if hasattr(batches, "_shutdown_workers"):
+                batches._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
+            raise
 
 
 def train_loader(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -120,8 +121,11 @@ def test_two_processes_tell_of_each_file_once(data: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_by_default_the_first_broken_file_stops_with_its_name(data: Path, tmp_path: Path, workers: int):
+    before = set(multiprocessing.active_children())
     with pytest.raises(CladeError, match=r"train/images/[25]\.png") as raised:
         trained(data, tmp_path / "run", "--data.on_error=stop", f"--data.workers={workers}")
+    # Though the error is kept: a worker that is left would keep the process from ending.
+    assert set(multiprocessing.active_children()) <= before
     assert f"`--data.on_error skip` goes on without such files; `clade data check {data}`" in str(raised.value)
     assert not (tmp_path / "run" / "skipped.txt").exists()
 
