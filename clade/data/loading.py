@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +23,50 @@ OnSkip = Callable[[str], object]
 """Is told, in the loader's own process, what is wrong with a file that is skipped; the message names it."""
 
 
-class Loader(DataLoader[Any]):
-    """A DataLoader of :class:`Batch`. A CladeError in a worker comes out as it was raised, without a traceback."""
+_RUNNING: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Iterators over loaders, which have the worker processes."""
+
+
+class WorkerLoader(DataLoader[Any]):
+    """A DataLoader whose workers, which ignore the signals that end a process, end with this one all the same.
+
+    Whoever keeps an iterator, or an error by whose traceback it is kept, would else keep the process waiting for them.
+
+    Args:
+        workers: reading processes; 0 reads in this one.
+    """
+
+    def __init__(self, dataset: TorchDataset[Any], *, workers: int, pin_memory: bool = False, **options: Any) -> None:
+        super().__init__(
+            dataset,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_start_worker,
+            pin_memory=pin_memory,
+            # Torch draws a seed for the workers from this. Nothing uses it, but drawn from the global random numbers
+            # it would shift those of a resumed training.
+            generator=torch.Generator(),
+            **options,
+        )
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        _RUNNING.add(batches)
+        return batches
+
+
+def _end_workers(running: Iterable[Any]) -> None:
+    for batches in running:
+        if hasattr(batches, "_shutdown_workers"):  # none without workers
+            batches._shutdown_workers()
+
+
+# Registered after torch's own function for the end, it runs before that: workers cannot be ended any more then.
+atexit.register(lambda: _end_workers(list(_RUNNING)))
+
+
+class Loader(WorkerLoader):
+    """A loader of :class:`Batch`. A CladeError in a worker comes out as it was raised, without a traceback."""
 
     on_skip: OnSkip | None = None
 
@@ -42,11 +86,8 @@ class Loader(DataLoader[Any]):
                 if batch is not None:
                     yield batch
         except BaseException:
-            # Whoever keeps the error keeps the workers by its traceback, and a process that ends waits for them: they
-            # ignore the signal that would end them.
-            self._iterator = None
-            if hasattr(batches, "_shutdown_workers"):
-                batches._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
+            self._iterator = None  # which would be used again
+            _end_workers([batches])
             raise
 
 
@@ -91,7 +132,8 @@ def train_loader(
         _Augmented(dataset, size, augment, seed, skip=on_skip is not None),
         batch_sampler=stream,  # pyright: ignore[reportArgumentType]  # torch wants a Sampler, and uses an iterable
         collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances, skip_class),
-        **loader_processes(workers, pin_memory),
+        workers=workers,
+        pin_memory=pin_memory,
     )
     loader.on_skip = on_skip
     return loader
@@ -137,7 +179,8 @@ def eval_loader(
         sampler=range(rank, len(dataset), world_size),
         batch_size=batch_size,
         collate_fn=_Collate(dataset.label_space.num_rows, with_positions, instances, skip_class),
-        **loader_processes(workers, pin_memory),
+        workers=workers,
+        pin_memory=pin_memory,
     )
     loader.on_skip = on_skip
     return loader
@@ -278,19 +321,6 @@ def _caught(make: Callable[[], Any]) -> Any:
         return make()
     except CladeError as error:
         return error
-
-
-def loader_processes(workers: int, pin_memory: bool) -> dict[str, Any]:
-    """Keywords of a DataLoader that reads in ``workers`` processes."""
-    return {
-        "num_workers": workers,
-        "persistent_workers": workers > 0,
-        "worker_init_fn": _start_worker,
-        "pin_memory": pin_memory,
-        # Torch draws a seed for the workers from this. Nothing uses it, but drawn from the global random numbers it
-        # would shift those of a resumed training.
-        "generator": torch.Generator(),
-    }
 
 
 def _start_worker(_: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from itertools import chain, islice
 from typing import Any
@@ -278,3 +280,25 @@ def test_workers_skip_the_same_pictures():
     found = [list(loader(Holed(10, 2, 3), workers=w, on_skip=told[k].append)) for k, w in enumerate((0, 2))]
     assert all(same(a, b) for a, b in zip(*found, strict=True))
     assert told[0] == told[1] != []
+
+
+def test_a_process_ends_though_it_keeps_a_loader_with_workers(tmp_path):
+    script = tmp_path / "kept.py"
+    script.write_text(
+        """
+import sys
+from clade.data import Augment, ScenesDataset, train_loader
+
+if __name__ == "__main__":
+    data = ScenesDataset(count=8, height=32, width=32)
+    loader = train_loader(
+        data, size=(32, 32), batch_size=2, augment=Augment(), seed=0, with_positions=False, instances=False, workers=1
+    )
+    sys.kept = iter(loader)
+    next(sys.kept)
+    print("ends")
+""",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ends\n", "")

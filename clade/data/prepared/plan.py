@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from clade.data.base import Dataset, Sample
-from clade.data.loading import loader_processes
+from clade.data.loading import WorkerLoader
 from clade.data.prepared.manifest import Shard, Split
 from clade.data.prepared.shards import describe, shard_facts, write_shard
 from clade.errors import CladeError, DataError
@@ -62,12 +61,12 @@ class Plan:
         missing = [k for k in range(len(self.ranges)) if k not in self.ready]
         if not missing:
             return
-        loader = DataLoader(
+        loader = WorkerLoader(
             _Read(self.dataset),
             sampler=[index for k in missing for index in self.ranges[k]],
             batch_size=None,
             collate_fn=_as_is,
-            **loader_processes(min(workers, sum(len(self.ranges[k]) for k in missing)), pin_memory=False),
+            workers=min(workers, sum(len(self.ranges[k]) for k in missing)),
         )
         items = iter(loader)
         try:
