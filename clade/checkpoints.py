@@ -18,10 +18,21 @@ from clade.atomic import atomic_path
 from clade.errors import CheckpointError, CladeError
 from clade.labels import LabelSpace
 from clade.models import Generator, create_generator
+from clade.registry import near_match
 
 _KEY = "clade"
 FORMAT = 1
 _PICKLED = (".pth", ".pt", ".ckpt")
+
+_PACKAGE = Path(__file__).parent / "weights"
+PACKAGED = {"demo": _PACKAGE / "streets"}
+"""Names of the weights that come with clade -> the label maps to draw with them."""
+
+LARGE = 1 << 14
+"""Tensors of so many values are stored in 16 bits on request. These are the kernels, nearly all of a file; what is
+smaller (class tables, biases, statistics) would cost more of a picture than of the file (docs/demo.md)."""
+_ROUNDING = 2.0**-10
+"""Largest loss of a tensor in 16 bits, as a share of its norm; the format's own is at most half of it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ def save(
     label_space: LabelSpace | None = None,
     recipe: Any = None,
     info: Mapping[str, Any] | None = None,
+    *,
+    half: bool = False,
 ) -> None:
     """Write a generator made by ``create_generator`` (or imported) to one ``.safetensors`` file.
 
@@ -55,9 +68,11 @@ def save(
         label_space: goes into the file, so that label files are read the same way ever after.
         recipe: a Recipe or its plain values.
         info: further plain values to keep.
+        half: store the kernels in 16 bits (float16), for a file of half the size. Reading gives float32 again.
 
     Raises:
-        CheckpointError: a generator that was not made by name, or a label space of another number of classes.
+        CheckpointError: a generator that was not made by name, a label space of another number of classes, or weights
+            that 16 bits cannot hold.
     """
     if Path(path).suffix in _PICKLED:
         raise CheckpointError(
@@ -92,7 +107,27 @@ def save(
         "recipe": recipe.to_dict() if hasattr(recipe, "to_dict") else recipe,
         "info": dict(info or {}),
     }
-    write_tensors(path, generator.state_dict(), header)
+    tensors: Mapping[str, Tensor] = generator.state_dict()
+    if half:
+        header["half"] = True
+        tensors = {key: _in_half(key, value) if _is_large(value) else value for key, value in tensors.items()}
+    write_tensors(path, tensors, header)
+
+
+def _is_large(value: Tensor) -> bool:
+    return value.is_floating_point() and value.numel() >= LARGE
+
+
+def _in_half(key: str, value: Tensor) -> Tensor:
+    """float16; CheckpointError where that overflows, or loses more than a rounding to its 11 bits."""
+    stored = value.to(torch.float16)
+    lost = (stored.double() - value.double()).norm()
+    if not lost <= _ROUNDING * value.double().norm():  # also where it is not a number
+        raise CheckpointError(
+            f"'{key}' has values up to {value.abs().max():.3g}, which 16 bits do not hold (up to 65504, and full "
+            "precision from 0.00006 on). Store these weights in 32 bits."
+        )
+    return stored
 
 
 def require_unfolded(module: Any) -> None:
@@ -112,17 +147,26 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
         safetensors.torch.save_file(content, temporary, metadata={_KEY: json.dumps(header)})
 
 
+def find_checkpoint(path: str | Path) -> Path:
+    """The file of a path, or of a name of :data:`PACKAGED`, unless a file of that name lies in the current folder."""
+    return _PACKAGE / f"{path}.safetensors" if str(path) in PACKAGED and not Path(path).is_file() else Path(path)
+
+
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The JSON header of a file of ours.
+    """The JSON header of a file of ours, or of weights that come with clade, by their name.
 
     Raises:
         CheckpointError: missing, not safetensors, or not written by clade.
     """
-    path = Path(path)
+    path = find_checkpoint(path)
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder. A run's generator is {path / 'last.safetensors'} in it.")
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. A checkpoint is the .safetensors file that `clade train` writes.")
+        hint = "" if path.suffix or path.name != str(path) else near_match(str(path), PACKAGED)
+        raise CheckpointError(
+            f"{path}: no such file.{hint} A checkpoint is the .safetensors file that `clade train` writes, or "
+            f"the name of weights that come with clade: {', '.join(PACKAGED)}."
+        )
     if path.suffix in _PICKLED:
         raise CheckpointError(
             f"{path}: is a pickled file, which is never opened here. For published weights: "
@@ -153,11 +197,15 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a file that :func:`save` wrote; nothing else is needed.
+    """Read a file that :func:`save` wrote; nothing else is needed. The generator is in float32 however it is stored.
+
+    Args:
+        path: the file, or the name of weights that come with clade (``"demo"``).
 
     Raises:
         CheckpointError: missing, damaged, or not a generator's checkpoint.
     """
+    path = find_checkpoint(path)
     header = read_header(path)
     if header.get("kind") == "judge":
         raise CheckpointError(f"{path}: holds a judge, not a generator; `clade judge score` and --judge take it.")

@@ -81,7 +81,7 @@ COMMANDS: dict[str, Command] = {
     "convert": (
         commands_models.convert,
         commands_models.convert_arguments,
-        "a SPADE generator -> CLADE with its weights, without data",
+        "a SPADE generator -> CLADE with its weights, without data; or any into 16 bits",
     ),
     "profile": (
         commands_models.profile,

@@ -14,15 +14,17 @@ import yaml
 from rich.progress import track
 
 from clade.atomic import atomic_path
-from clade.checkpoints import Checkpoint, read_checkpoint, save
+from clade.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, save
 from clade.config import Recipe
 from clade.conversion import (
     CONVERSIONS,
     Kept,
     block_sizes,
     convert_checkpoint,
+    difference,
     finetune_recipe,
     fit_tables,
+    halve,
     kept,
 )
 from clade.conversion.converting import block_layers, norm_option
@@ -41,20 +43,21 @@ Size = tuple[int, int]
 
 def run(args: argparse.Namespace, size: Size | None) -> int:
     """The command, with its arguments parsed."""
-    CONVERSIONS[args.to]  # says what there is, before a large file is read
+    if args.to is not None:
+        CONVERSIONS[args.to]  # says what there is, before a large file is read
     if args.maps < 1 or (args.fit is not None and args.fit < 1):
         key, value = ("--maps", args.maps) if args.maps < 1 else ("--fit", args.fit)
         raise CladeError(f"{key} is {value}; needed is at least 1.")
     if args.recipe_out is None and args.finetune_steps is not None:
         raise CladeError("--finetune-steps is the length of the recipe that --recipe-out writes; give that, too.")
-    path = Path(args.checkpoint)
+    path = find_checkpoint(args.checkpoint)
+    if args.to is None:
+        return _halve(args, path, size)
     blocks = args.spade_blocks or 0
     if args.above is not None:
         blocks = _blocks_up_to(args.above, read_checkpoint(path), size)
     original, converted = convert_checkpoint(path, args.to, spade_blocks=blocks)
-    out = Path(args.out) if args.out is not None else path.with_name(_default_name(path, args.to, blocks))
-    if out.resolve() == path.resolve():
-        raise CladeError(f"{out}: is the checkpoint that is converted. Choose another file with --out.")
+    out = _out(args, path, f"{f'spade{blocks}-' * (blocks > 0)}{args.to}{'-half' * args.half}")
     recipe_out = None if args.recipe_out is None else Path(args.recipe_out)
     recipe = None
     if recipe_out is not None:
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace, size: Size | None) -> int:
     fitted = _fit(args, original, converted, size)
     shown = track(maps, "comparing", transient=True, disable=not sys.stderr.isatty())
     result = kept(original.generator, converted.generator, shown)
-    save(converted.generator, out, converted.label_space, converted.recipe, converted.info)
+    save(converted.generator, out, converted.label_space, converted.recipe, converted.info, half=args.half)
     if recipe is not None and recipe_out is not None:
         _write_recipe(recipe, recipe_out)
     if args.json:
@@ -122,8 +125,35 @@ def _percent(share: float) -> str:
     )  # features of one pixel have no energy around their mean
 
 
-def _default_name(path: Path, to: str, blocks: int) -> str:
-    return f"{path.stem}-{f'spade{blocks}-' * (blocks > 0)}{to}{path.suffix}"
+def _out(args: argparse.Namespace, path: Path, ending: str) -> Path:
+    """The file to write: by default beside the checkpoint, for weights that come with clade in the current folder."""
+    beside = Path(args.checkpoint).with_name(f"{path.stem}-{ending}.safetensors")
+    out = beside if args.out is None else Path(args.out)
+    if out.resolve() == path.resolve():
+        raise CladeError(f"{out}: is the checkpoint that is converted. Choose another file with --out.")
+    return out
+
+
+def _halve(args: argparse.Namespace, path: Path, size: Size | None) -> int:
+    """The same network in 16 bits."""
+    out = _out(args, path, "half")
+    original = read_checkpoint(path)
+    maps, where = _maps(args, original, size)
+    halve(path, out)
+    shown = track(maps, "comparing", transient=True, disable=not sys.stderr.isatty())
+    result = difference(original.generator, read_checkpoint(out).generator, shown)
+    sizes = [file.stat().st_size for file in (path, out)]
+    if args.json:
+        facts = {"out": str(out), "bytes": sizes[1], "bytes_before": sizes[0], "compared_on": where}
+        print(json.dumps({**facts, **dataclasses.asdict(result)}, indent=1))
+        return 0
+    print(
+        f"{sizes[0] / 2**20:.1f} -> {sizes[1] / 2**20:.1f} MiB\n"
+        f"Compared on {result.maps} label maps: {where}.\n"
+        f"PSNR {result.psnr:.1f} dB; {100 * result.changed:.2f} % of the values of 8-bit pictures differ, by at most "
+        f"{result.largest}.\n{out}"
+    )
+    return 0
 
 
 def _blocks_up_to(resolution: int, checkpoint: Checkpoint, size: Size | None) -> int:

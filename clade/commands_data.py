@@ -75,7 +75,9 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pattern", help="file names of parts, {name}_{part}.png by default")
     parser.add_argument("--parts", help="names of the parts in the order of painting, skin,nose,hair say")
     parser.add_argument("--classes", metavar="FILE", help="names of the classes (a classes.json)")
-    parser.add_argument("--merge", metavar="FILE", help="YAML table that merges classes (docs/data-convert.md)")
+    parser.add_argument(
+        "--merge", metavar="FILE", help="YAML table that merges classes, or ccp-20 (docs/data-convert.md)"
+    )
     parser.add_argument("--tolerance", type=int, default=0, metavar="N", help="rgb: how far off a colour may be")
     parser.add_argument("--exclude", metavar="NAMES", default="", help="names of pictures to leave out, with commas")
     parser.add_argument("--link", action="store_true", help="link photos (hard links) instead of copying them")
@@ -88,6 +90,7 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
 def convert(args: argparse.Namespace, _: list[str]) -> int:
     from rich.console import Console
 
+    from clade.config import find_merge_table
     from clade.data.convert import convert
 
     report = convert(
@@ -100,7 +103,7 @@ def convert(args: argparse.Namespace, _: list[str]) -> int:
         palette=args.palette,
         parts=None if args.parts is None else _listed(args.parts),
         pattern=args.pattern,
-        merge=args.merge,
+        merge=None if args.merge is None else str(find_merge_table(args.merge)),
         classes=args.classes,
         tolerance=args.tolerance,
         link=args.link,
@@ -133,24 +136,27 @@ def prepare(args: argparse.Namespace, overrides: list[str]) -> int:
 
     from clade.config import Recipe
     from clade.data.prepared import prepare, require_raw
-    from clade.training.builders import raw_dataset
+    from clade.training.builders import part_of, raw_dataset
 
     data = Recipe.from_yaml(args.recipe, overrides).data
     if data.root is not None:
         require_raw(data.root)
     height, width = data.load_size or [math.ceil(side * data.max_zoom) for side in data.size]
     at_size = replace(data, load_size=(height, width))
+    splits = list(dict.fromkeys([data.train_split, data.val_split]))
+    parts = {split: part.to_dict() for split in splits if (part := part_of(data, split)) is not None}
     prepared = prepare(
         lambda split: raw_dataset(at_size, split),
         args.out,
         size=(height, width),
         name=data.name,
         options=data.options,
-        splits=list(dict.fromkeys([data.train_split, data.val_split])),
+        splits=splits,
         fit=data.fit,  # pyright: ignore[reportArgumentType]  # checked there
         shard_mib=args.shard_mib,
         workers=args.workers,
         on_error=args.on_error,
+        parts=parts,
     )
     print(prepared)
     own = [] if data.load_size else ["--data.load_size", f"[{height},{width}]"]

@@ -7,10 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clade.arguments import height_width
 from clade.errors import UsageError
+
+if TYPE_CHECKING:
+    from clade.labels import LabelSpace
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +47,15 @@ def train(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def generate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="a .safetensors file that `clade train` wrote")
-    parser.add_argument("labels", nargs="+", help="label files, folders of them, dataset folders, or patterns")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the images; names are kept")
+    parser.add_argument(
+        "checkpoint", help="a .safetensors file that `clade train` wrote, or demo: weights that come with clade"
+    )
+    parser.add_argument(
+        "labels", nargs="*", help="label files, folders of them, dataset folders, or patterns; demo brings some along"
+    )
+    parser.add_argument(
+        "--out", default="pictures", metavar="DIR", help="folder for the images (pictures); names are kept"
+    )
     parser.add_argument("--size", metavar="HxW", help="bring label maps to this size first; 'trained' for the recipe's")
     parser.add_argument("--seed", type=_seed, help="which sample of a multi-modal generator")
     parser.add_argument(
@@ -86,6 +95,12 @@ def generate(args: argparse.Namespace, _: list[str]) -> int:
     if size not in (None, "trained"):
         size = height_width(size, "HxW, 256x512 say, or 'trained'")
     style, to = _style(args.style, args.style_labels), _target(args.to)
+    if not args.labels:
+        from clade.checkpoints import PACKAGED, find_checkpoint
+
+        if args.checkpoint not in PACKAGED or find_checkpoint(args.checkpoint).name == args.checkpoint:
+            raise UsageError("label maps to draw are needed after the checkpoint. See `clade generate --help`.")
+        args.labels = [PACKAGED[args.checkpoint]]
     from clade.commands_generate import run
 
     return run(args, size, style, to)
@@ -131,14 +146,16 @@ def _target(text: str | None) -> Any:
 
 
 def info_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="a .safetensors file that clade wrote")
+    parser.add_argument("checkpoint", help="a .safetensors file that clade wrote, or demo: weights that come with it")
+    parser.add_argument("--classes", action="store_true", help="also list number, colour and name of every class")
     parser.add_argument("--json", action="store_true", help="print everything, the recipe included, for programs")
 
 
 def info(args: argparse.Namespace, _: list[str]) -> int:
     from clade.checkpoints import read_checkpoint, read_header
 
-    if read_header(args.checkpoint).get("kind") == "judge":
+    header = read_header(args.checkpoint)
+    if header.get("kind") == "judge":
         from clade.commands_judge import info as judge_info
 
         return judge_info(args.checkpoint, args.json)
@@ -148,6 +165,7 @@ def info(args: argparse.Namespace, _: list[str]) -> int:
         "generator": generator.name,
         "options": generator.options,
         "parameters": sum(p.numel() for p in generator.parameters()),
+        "half": bool(header.get("half")),
         "classes": generator.num_classes,
         "info": checkpoint.info,
     }
@@ -155,7 +173,8 @@ def info(args: argparse.Namespace, _: list[str]) -> int:
         space_dict = None if space is None else space.to_dict()
         print(json.dumps({**facts, "label_space": space_dict, "recipe": checkpoint.recipe}, indent=1))
         return 0
-    print(f"{'generator':12} {facts['generator']}, {facts['parameters'] / 1e6:.3f} M parameters")
+    stored = ", stored in 16 bits" if facts["half"] else ""
+    print(f"{'generator':12} {facts['generator']}, {facts['parameters'] / 1e6:.3f} M parameters{stored}")
     print(f"{'options':12} {', '.join(f'{k}={v}' for k, v in generator.options.items())}")
     print(f"{'trained':12} {', '.join(f'{k} {v}' for k, v in checkpoint.info.items() if v is not None)}")
     if checkpoint.recipe is not None:
@@ -166,7 +185,20 @@ def info(args: argparse.Namespace, _: list[str]) -> int:
     if space is not None:
         unknown = "" if space.unknown is None else f", unknown = {space.unknown}"
         print(f"{'classes':12} {space.num_classes}: {', '.join(space.names)}{unknown}")
+        if args.classes:
+            _print_classes(space)
     return 0
+
+
+def _print_classes(space: LabelSpace) -> None:
+    """What to write, or to paint with, into a label map."""
+    rows = [*zip(range(space.num_classes), space.colors, space.names, strict=True)]
+    rows += [] if space.unknown is None else [(space.unknown, space.unknown_color, "unknown")]
+    print("\nnumber  colour (r, g, b)           class")
+    for number, (r, g, b), name in rows:
+        print(f"{number:6}  ({r:3}, {g:3}, {b:3})  #{r:02x}{g:02x}{b:02x}  {name}")
+    for number, target in space.remap.items():
+        print(f"{number:6}  read as {target}")
 
 
 def profile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -202,8 +234,9 @@ def profile(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="a .safetensors file that clade wrote, of a generator with SPADE layers")
-    parser.add_argument("--to", required=True, metavar="KIND", help="what it becomes: clade")
+    parser.add_argument("checkpoint", help="a .safetensors file that clade wrote; for --to one with SPADE layers")
+    parser.add_argument("--to", metavar="KIND", help="what it becomes: clade")
+    parser.add_argument("--half", action="store_true", help="store kernels in 16 bits, for a file of half the size")
     parser.add_argument("--out", metavar="FILE", help="the file to write; by default NAME-clade.safetensors beside it")
     part = parser.add_mutually_exclusive_group()
     part.add_argument(
@@ -222,6 +255,13 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def convert(args: argparse.Namespace, _: list[str]) -> int:
+    if args.to is None:
+        if not args.half:
+            raise UsageError("what is to change? --to KIND, or --half for 16 bits. See `clade convert --help`.")
+        of_kind = ("above", "spade_blocks", "fit", "recipe_out", "finetune_steps")
+        given = [f"--{key.replace('_', '-')}" for key in of_kind if getattr(args, key) is not None]
+        if given:
+            raise UsageError(f"{', '.join(given)}: goes with --to KIND. See `clade convert --help`.")
     from clade.commands_convert import run
 
     return run(args, None if args.size is None else height_width(args.size))

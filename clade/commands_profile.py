@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clade.atomic import atomic_path
-from clade.checkpoints import read_checkpoint
+from clade.checkpoints import PACKAGED, read_checkpoint
 from clade.complexity import CONVENTIONS, Complexity, Timing, count
 from clade.complexity.figure import draw_figure_5
 from clade.complexity.measuring import inference_memory, time_generators, training_memory
@@ -81,7 +81,7 @@ def _subjects(args: argparse.Namespace, setting: Setting, size: Size | None) -> 
         raise CladeError("A checkpoint has its own width and classes; leave out --width and --num-classes.")
     subjects = []
     for name in args.names or setting.generators:
-        if name not in GENERATORS and (Path(name).suffix or Path(name).exists() or "/" in name):
+        if name not in GENERATORS and (name in PACKAGED or Path(name).suffix or Path(name).exists() or "/" in name):
             subjects.append(_of_checkpoint(Path(name), setting, size))
             continue
         options = setting.options(name, num_classes=args.num_classes, width=args.width, size=size)

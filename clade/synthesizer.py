@@ -276,7 +276,8 @@ def load(
     """A checkpoint file -> a Synthesizer; nothing else is needed.
 
     Args:
-        path: the ``.safetensors`` file that training or ``clade.save`` wrote.
+        path: the ``.safetensors`` file that training or ``clade.save`` wrote, or the name of weights that come with
+            clade (``"demo"``).
         device, precision, compile: see :class:`Synthesizer`.
 
     Raises:

@@ -9,6 +9,7 @@ from clade.config.sections import (
     OptimizerConfig,
     TrainingConfig,
 )
+from clade.config.shipped import find_merge_table, find_split_file, list_merges, list_splits
 
 __all__ = [
     "DataConfig",
@@ -18,8 +19,12 @@ __all__ = [
     "OptimizerConfig",
     "Recipe",
     "TrainingConfig",
+    "find_merge_table",
     "find_recipe",
+    "find_split_file",
     "known_keys",
+    "list_merges",
     "list_recipes",
+    "list_splits",
     "recipe_parser",
 ]

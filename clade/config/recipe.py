@@ -22,6 +22,7 @@ from clade.config.sections import (
     OptimizerConfig,
     TrainingConfig,
 )
+from clade.config.shipped import shipped
 from clade.errors import RecipeError
 from clade.registry import near_match
 
@@ -125,6 +126,17 @@ class Recipe:
             (self.discriminator.width < 1, "discriminator.width", "at least 1"),
             (self.discriminator.scales < 1, "discriminator.scales", "at least 1"),
             (self.discriminator.layers < 1, "discriminator.layers", "at least 1"),
+            (
+                self._segments() and self.losses.feature_matching != 0,
+                "losses.feature_matching",
+                "0, because discriminator.name is 'segmentation', which has no feature matching",
+            ),
+            (
+                self._segments() and self.losses.adversarial != LossConfig.adversarial,
+                "losses.adversarial",
+                f"'{LossConfig.adversarial}' (leave it out), because discriminator.name is 'segmentation', which has "
+                "losses of its own",
+            ),
             (self.optimizer.lr_generator < 0, "optimizer.lr_generator", "at least 0"),
             (self.optimizer.lr_discriminator < 0, "optimizer.lr_discriminator", "at least 0"),
             (not 0 <= self.optimizer.beta1 < 1, "optimizer.beta1", "in [0, 1)"),
@@ -137,6 +149,9 @@ class Recipe:
                     value = getattr(value, part)
                 where = "command line" if key in overridden else source
                 raise RecipeError(f"{where}: {key} is {value!r}; needed is {needed}.")
+
+    def _segments(self) -> bool:
+        return self.discriminator.name == "segmentation"
 
     def _holds_size(self, load_size: tuple[int, int] | None) -> bool:
         return load_size is not None and all(a >= b for a, b in zip(load_size, self.data.size, strict=True))
@@ -151,10 +166,9 @@ def find_recipe(name: str | Path) -> Path:
         return path
     if path.exists():
         raise RecipeError(f"{path}: is no recipe; a recipe is a file that ends in .yaml.")
-    for folder in _recipe_folders():
-        candidate = folder / f"{name}.yaml"
-        if candidate.is_file():
-            return candidate
+    known = shipped()
+    if str(name) in known:
+        return known[str(name)]
     hint = near_match(str(name), list_recipes())
     raise RecipeError(
         f"There is no recipe '{name}'.{hint} Known: {', '.join(list_recipes())}, or a path ending in .yaml."
@@ -163,13 +177,7 @@ def find_recipe(name: str | Path) -> Path:
 
 def list_recipes() -> list[str]:
     """Names of the recipes that come with clade."""
-    return sorted(path.stem for folder in _recipe_folders() for path in folder.glob("*.yaml"))
-
-
-def _recipe_folders() -> list[Path]:
-    package = Path(__file__).parent.parent
-    # In a wheel the recipes lie inside the package, in a checkout beside it.
-    return [folder for folder in (package / "recipes", package.parent / "recipes") if folder.is_dir()][:1]
+    return sorted(shipped())
 
 
 class _Parser(jsonargparse.ArgumentParser):

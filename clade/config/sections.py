@@ -19,6 +19,10 @@ class DataConfig:
     """Subfolder or part to train on."""
     val_split: str = "val"
     """Subfolder or part to validate on."""
+    split_file: str | None = None
+    """YAML file, or the name of one that comes with clade (camvid-drives, ccp): parts made of the dataset's splits by
+    the names of pictures, as 'val: {from: train, names: ["0006R0_*"], except: [...]}'. train_split and val_split then
+    name these parts, and so does the split that other commands take."""
     size: tuple[int, int] = (256, 256)
     """Height and width of training and validation pictures."""
     num_classes: int | None = None
@@ -27,6 +31,9 @@ class DataConfig:
     """Number that label files use for unlabelled pixels, where the dataset does not say."""
     remap: dict[int, int] | None = None
     """Number in the label file -> number to read it as."""
+    merge: str | None = None
+    """YAML file, or the name of one that comes with clade (ccp-20), with the table by which `clade data convert` merges
+    classes. The classes are then those of the table; num_classes, unknown, remap and palette are of the files."""
     palette: list[tuple[int, int, int]] | None = None
     """Colour (r, g, b) of each class in RGB label files, where the dataset does not say."""
     load_size: tuple[int, int] | None = None
@@ -81,9 +88,10 @@ class DiscriminatorConfig:
     """The network that it is trained against."""
 
     name: str = "multiscale"
-    """'multiscale' (pix2pixHD, SPADE), or 'fpse' (CC-FPSE), which has no 'scales' and 'layers'."""
+    """'multiscale' (pix2pixHD, SPADE), 'fpse' (CC-FPSE) or 'segmentation' (OASIS); only the first has 'scales' and
+    'layers', and the last no feature matching."""
     width: int = 64
-    """Channels of the first layer (the official ndf)."""
+    """Channels of the first layer (the official ndf; published 64, of 'segmentation' 128)."""
     scales: int = 2
     """Number of scales."""
     layers: int = 4
@@ -91,7 +99,7 @@ class DiscriminatorConfig:
     diff_augment: str = ""
     """DiffAugment of what it sees, for small data: any of 'color,translation,cutout'."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further keywords of the discriminator (last_stride)."""
+    """Further keywords of the discriminator ('multiscale': last_stride; 'segmentation': depth, label_mix)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +107,10 @@ class LossConfig:
     """L = GAN + feature_matching * L_FM + perceptual * L_P + l1 * L_1 + kl * L_KL (equation 18)."""
 
     adversarial: str = "hinge"
-    """'hinge', 'least-squares', 'non-saturating' or 'wasserstein'."""
+    """'hinge', 'least-squares', 'non-saturating' or 'wasserstein'; leave it out with the discriminator 'segmentation',
+    whose losses are cross-entropies."""
     feature_matching: float = 10.0
-    """Weight of the discriminator's feature matching."""
+    """Weight of the discriminator's feature matching; must be 0 with the discriminator 'segmentation'."""
     perceptual: float = 10.0
     """Weight of the VGG19 perceptual loss; 0 needs no VGG weights."""
     vgg_weights: str | None = None

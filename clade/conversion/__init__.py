@@ -2,18 +2,22 @@
 
 from clade.conversion.converting import CONVERSIONS, convert
 from clade.conversion.fitting import fit_tables
+from clade.conversion.halving import Difference, difference, halve
 from clade.conversion.keeping import Kept, KeptBlock, block_sizes, kept
 from clade.conversion.recipes import convert_checkpoint, converted_recipe, finetune_recipe
 
 __all__ = [
     "CONVERSIONS",
+    "Difference",
     "Kept",
     "KeptBlock",
     "block_sizes",
     "convert",
     "convert_checkpoint",
     "converted_recipe",
+    "difference",
     "finetune_recipe",
     "fit_tables",
+    "halve",
     "kept",
 ]

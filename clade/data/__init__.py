@@ -5,6 +5,7 @@ from clade.data.base import DATASETS, Batch, Dataset, Sample, create_dataset
 from clade.data.camvid import CamVidDataset
 from clade.data.ccp import CCPDataset
 from clade.data.celebamask_hq import CelebAMaskHQDataset
+from clade.data.chosen import Chosen
 from clade.data.cityscapes import CityscapesDataset
 from clade.data.coco_stuff import COCOStuffDataset
 from clade.data.deepfashion import DeepFashionDataset
@@ -29,6 +30,7 @@ __all__ = [
     "Cached",
     "CamVidDataset",
     "CelebAMaskHQDataset",
+    "Chosen",
     "CityscapesDataset",
     "Dataset",
     "DeepFashionDataset",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from clade.checkpoints import read_checkpoint, read_header
+from clade.checkpoints import find_checkpoint, read_checkpoint, read_header
 from clade.complexity import inference_memory, time_generators
 from clade.data.prepared.shards import file_hash
 from clade.errors import CladeError
@@ -132,8 +132,8 @@ def _named(text: str) -> tuple[str, Path]:
     """``NAME=PATH`` or a path, which is named by its run's folder."""
     before, equals, after = text.partition("=")
     if equals and before and not Path(text).exists():
-        return before, Path(after)
-    path = Path(text)
+        return before, find_checkpoint(after)
+    path = find_checkpoint(text)
     return (path.resolve().parent.name if path.stem in ("last", "best", "evaluation") else path.stem), path
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from clade._version import __version__
-from clade.checkpoints import Checkpoint
+from clade.checkpoints import Checkpoint, find_checkpoint
 from clade.complexity import count
 from clade.data import Dataset, eval_loader
 from clade.data.prepared.shards import file_hash
@@ -60,7 +60,7 @@ def evaluate(
     Neither ``batch``, ``workers`` nor the number of processes (torchrun) changes a score, but for rounding.
 
     Args:
-        checkpoint: a ``.safetensors`` file of a generator.
+        checkpoint: a ``.safetensors`` file of a generator, or the name of weights that come with clade.
         data: folder of the dataset; None for that of the checkpoint's recipe.
         protocol: ``paper``, ``oasis``, a YAML file, or a :class:`Protocol`.
         dataset, split: layout and part of the data; None for those of the recipe.
@@ -79,7 +79,7 @@ def evaluate(
             is in ``Evaluation.missing``.
     """
     begin = time.monotonic()
-    path = Path(checkpoint)
+    path = find_checkpoint(checkpoint)
     if batch < 1 or workers < 0:
         raise CladeError(f"batch is {batch} and workers {workers}; needed are at least 1 and at least 0.")
     opened = judge if isinstance(judge, Judge) else None

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from clade.data import eval_loader
+from clade.data import Chosen, eval_loader
 from clade.errors import CladeError
 from clade.evaluation.data import Subject
 from clade.images import sheet, to_uint8
 from clade.scoring import Protocol, find_protocol
 from clade.scoring.drawing import draw
 from clade.synthesizer import Synthesizer
-from clade.training.validation import Chosen
 
 _HEADING = 18  # pixels
 

@@ -127,6 +127,12 @@ def _otherwise(path: Path, space: LabelSpace) -> str | None:
     except LabelError as error:
         return f"{error} Its names were not compared with those of the network."
     remapped = {*space.remap, *other.remap}
+    own = [space.remap.get(k) for k in range(len(other.names))]  # merging names every number (clade.data.merged)
+    if other.names == space.names and None not in own and own != list(range(len(own))):
+        return (
+            f"{path} has the network's own classes, but the network reads label files by the numbers of the dataset "
+            "that it was trained on (data.merge), so numbers are taken for others. Give it the dataset's files."
+        )
     different = [
         (k, theirs, ours)
         for k, (theirs, ours) in enumerate(zip(other.names, space.names, strict=False))

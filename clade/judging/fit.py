@@ -24,7 +24,7 @@ from clade.metrics.judges.base import Judge
 from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder
 from clade.metrics.judges.trained import check_classes as check_count
 from clade.training.builders import build_augment, build_dataset, build_weights
-from clade.training.checks import check_classes
+from clade.training.checks import check_classes, check_parts
 from clade.training.ema import Ema
 from clade.training.folder import BEST, LAST, STATE, tidy
 from clade.training.launch import make_fabric
@@ -112,6 +112,7 @@ class _Run:
         self.started = time.monotonic()
         self.dataset = build_dataset(data, data.train_split)
         self.validation = build_dataset(data, data.val_split)
+        check_parts(data, self.dataset, self.validation)
         check_classes(self.dataset, self.validation)
         self.space = self.dataset.label_space
         check_count(self.space)

@@ -11,8 +11,8 @@ from typing import Any, NoReturn, get_type_hints
 import jsonargparse
 import yaml
 
-import clade
 from clade.config import DataConfig
+from clade.config.shipped import shipped
 from clade.errors import RecipeError
 from clade.registry import near_match
 
@@ -179,7 +179,7 @@ def find_judge_recipe(name: str | Path) -> Path:
         if not path.is_file():
             raise RecipeError(f"{path}: no such recipe file.")
         return path
-    found = {file.stem: file for folder in _folders() for file in folder.glob("*.yaml")}
+    found = shipped("judges")
     if str(name) not in found:
         raise RecipeError(
             f"There is no recipe '{name}' for a judge.{near_match(str(name), found)} Known: "
@@ -190,13 +190,7 @@ def find_judge_recipe(name: str | Path) -> Path:
 
 def list_judge_recipes() -> list[str]:
     """Names of the recipes for judges that come with clade."""
-    return sorted(file.stem for folder in _folders() for file in folder.glob("*.yaml"))
-
-
-def _folders() -> list[Path]:
-    package = Path(clade.__file__).parent
-    # In a wheel the recipes lie inside the package, in a checkout beside it.
-    return [path for path in (package / "recipes/judges", package.parent / "recipes/judges") if path.is_dir()][:1]
+    return sorted(shipped("judges"))
 
 
 class _Parser(jsonargparse.ArgumentParser):

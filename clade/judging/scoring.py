@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clade.config import DataConfig
-from clade.data import Batch, Dataset, Sample, eval_loader
+from clade.data import Batch, Chosen, Dataset, eval_loader
 from clade.data.transforms import Fit
 from clade.errors import DataError
 from clade.metrics.judges import Judge
@@ -114,7 +114,7 @@ def score(
         size, fit = size or data.size, data.fit  # pyright: ignore[reportAssignmentType]  # checked by the loader
         data = build_dataset(data, split or data.val_split)
     batches = eval_loader(
-        data if limit is None else Head(data, limit),
+        data if limit is None else Chosen(data, range(min(limit, len(data)))),
         size=size,
         batch_size=1 if size is None else batch_size,
         with_positions=False,
@@ -124,19 +124,3 @@ def score(
     device = judge.device
     counts = confusion_of(lambda image: judge.predict(image.to(device)), judge, batches, data.label_space.num_classes)
     return ceiling_of(counts, judge.names)
-
-
-class Head(Dataset):
-    """The first pictures of a dataset."""
-
-    def __init__(self, dataset: Dataset, count: int) -> None:
-        self.dataset, self.count, self.label_space = dataset, min(count, len(dataset)), dataset.label_space
-
-    def __len__(self) -> int:
-        return self.count
-
-    def name(self, index: int) -> str:
-        return self.dataset.name(index)
-
-    def read(self, index: int) -> Sample:
-        return self.dataset.read(index)

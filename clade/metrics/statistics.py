@@ -14,10 +14,12 @@ from rich.progress import track
 from torch import Tensor
 
 from clade.data.base import Dataset
+from clade.data.chosen import Chosen
 from clade.data.disk_cache import Arrays, cached, files_key
 from clade.data.drawn import ScenesDataset
 from clade.data.files import FileDataset
 from clade.data.loading import Cached, eval_loader
+from clade.data.merged import Merged
 from clade.data.prepared import PreparedDataset
 from clade.data.resized import Resized
 from clade.data.transforms import Fit, Size
@@ -134,11 +136,14 @@ def dataset_key(dataset: Dataset) -> str | None:
 
     Files count by path, size and time of change, shards of a prepared dataset by their hashes.
     """
-    if isinstance(dataset, Cached):
+    if isinstance(dataset, (Cached, Merged)):
         return dataset_key(dataset.dataset)
     if isinstance(dataset, Resized):
         inner = dataset_key(dataset.dataset)
         return None if inner is None else files_key([], inner, dataset.size, dataset.fit)
+    if isinstance(dataset, Chosen):
+        inner = dataset_key(dataset.dataset)
+        return None if inner is None else files_key([], inner, list(dataset.indices))
     if isinstance(dataset, FileDataset) and dataset.files.images is not None:
         kind = type(dataset.files)
         return files_key(

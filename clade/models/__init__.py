@@ -7,6 +7,7 @@ from clade.models.encoders import ConvEncoder
 from clade.models.fpse import FpseDiscriminator
 from clade.models.group_encoder import GroupEncoder
 from clade.models.region_encoder import RegionEncoder
+from clade.models.segmentation_discriminator import SegmentationDiscriminator
 
 __all__ = [
     "DISCRIMINATORS",
@@ -17,6 +18,7 @@ __all__ = [
     "GroupEncoder",
     "MultiscaleDiscriminator",
     "RegionEncoder",
+    "SegmentationDiscriminator",
     "cc_fpse",
     "clade",
     "create_generator",

@@ -1,9 +1,10 @@
-"""Discriminators: they see the label map and the image together and return features of every layer."""
+"""Discriminators: what all do, and those that see the label map and the image together and score patches."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from clade.nn import conv2d
 from clade.registry import Registry
 
 Features = list[list[Tensor]]
+Losses = tuple[dict[str, Tensor], dict[str, Tensor]]  # the generator's and the discriminator's, weighted, by name
 
 
 class PatchDiscriminator(nn.Module):
@@ -72,8 +74,53 @@ class PatchDiscriminator(nn.Module):
         return [*features, self.score(x)]
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a discriminator is shown of one batch.
+
+    Args:
+        labels: N label maps.
+        fake: their generated images (N, 3, H, W) in [-1, 1].
+        real: their photos, of the same shape.
+        instance_edges: whether the edge channel is shown, too.
+        visible: (N, 1, H, W), true where the images show something; None where they do everywhere.
+        numbers: uniform random numbers in [0, 1), (N, ``Discriminator.draws``); None where it draws none.
+    """
+
+    labels: LabelPyramid
+    fake: Tensor
+    real: Tensor
+    instance_edges: bool
+    visible: Tensor | None = None
+    numbers: Tensor | None = None
+
+
 class Discriminator(nn.Module, ABC):
-    """What every discriminator does."""
+    """What every discriminator does: one look at fake and real images gives the losses of both sides."""
+
+    draws: int = 0
+    """Random numbers per picture that :meth:`losses` needs."""
+
+    @abstractmethod
+    def losses(self, look: Look, of_features: Callable[[Features, Features], Losses]) -> Losses:
+        """The generator's and the discriminator's weighted losses by name, scalars in float32.
+
+        Gradients reach ``look.fake`` through the generator's.
+
+        Args:
+            look: the batch.
+            of_features: what the recipe makes of features of fake and of real images; for discriminators that score.
+        """
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raises CladeError where images of this height and width cannot be seen."""
+
+
+class ScoringDiscriminator(Discriminator):
+    """Scores patches of labels and image; trained by an adversarial loss of the scores, and matched by its features."""
+
+    def losses(self, look: Look, of_features: Callable[[Features, Features], Losses]) -> Losses:
+        return of_features(*discriminate(self, look.labels, look.fake, look.real, look.instance_edges))
 
     @abstractmethod
     def forward(self, x: Tensor) -> Features:
@@ -93,7 +140,7 @@ DISCRIMINATORS: Registry[type[Discriminator]] = Registry("discriminator")
 
 
 @DISCRIMINATORS.register("multiscale")
-class MultiscaleDiscriminator(Discriminator):
+class MultiscaleDiscriminator(ScoringDiscriminator):
     """Patch discriminators on the input and on its halves (pix2pixHD; SPADE's choice of norms).
 
     Args:
@@ -186,7 +233,7 @@ def _halved_one_hot(ids: Tensor, count: int, dtype: torch.dtype) -> Tensor:
 
 
 def discriminate(
-    discriminator: Discriminator, labels: LabelPyramid, fake: Tensor, real: Tensor, instance_edges: bool
+    discriminator: ScoringDiscriminator, labels: LabelPyramid, fake: Tensor, real: Tensor, instance_edges: bool
 ) -> tuple[Features, Features]:
     """Features of fake and of real images by the same weights: one step of the power iteration for both.
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clade.labels import LabelPyramid
-from clade.models.discriminators import DISCRIMINATORS, Discriminator, Features
+from clade.models.discriminators import DISCRIMINATORS, Features, ScoringDiscriminator
 from clade.nn import InstanceNorm, conv2d
 
 
 @DISCRIMINATORS.register("fpse")
-class FpseDiscriminator(Discriminator):
+class FpseDiscriminator(ScoringDiscriminator):
     """Scores an image at three scales by its realism and by how its features match an embedding of the labels.
 
         s_k = tf(g_k) + sum_c (seg(g_k) * E_k)_c,   k = 2, 3, 4

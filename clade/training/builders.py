@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,22 @@ import torch
 from torch import nn
 
 from clade.checkpoints import read_checkpoint
-from clade.config import DataConfig, DiscriminatorConfig, GeneratorConfig, LossConfig, OptimizerConfig
+from clade.config import (
+    DataConfig,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LossConfig,
+    OptimizerConfig,
+    find_merge_table,
+    find_split_file,
+)
 from clade.data import Augment, Cached, Dataset, create_dataset
 from clade.data.doctor.foreign import known_nearby
 from clade.data.files import layouts
+from clade.data.merged import Merged
 from clade.data.resized import Resized
 from clade.data.sampling import read_classes, repeat_factors
+from clade.data.split_files import Part, read_part
 from clade.errors import DataError, RecipeError
 from clade.labels import LabelSpace
 from clade.losses import ADVERSARIAL, VGGPerceptual
@@ -34,43 +46,87 @@ def build_dataset(config: DataConfig, split: str) -> Dataset:
     Pictures decoded from raw files are cached in memory up to ``cache_mib``.
     """
     if config.root is not None:
-        from clade.data.prepared import PreparedDataset, is_prepared
+        from clade.data.prepared import is_prepared
 
         if is_prepared(config.root):
-            own = config.name == "prepared"
-            expect: dict[str, Any] = {
-                "name": config.name,
-                "size": config.load_size,
-                "fit": config.fit,
-                "num_classes": config.num_classes,
-                "unknown": config.unknown,
-                "remap": config.remap,
-                "palette": config.palette,
-                "at_least": None if config.load_size else config.size,
-                "options": None if own else config.options,
-            }
-            return PreparedDataset(config.root, split, expect=expect, **(config.options if own else {}))
+            return _prepared_dataset(config, config.root, split)
     dataset = raw_dataset(config, split)
     return Cached(dataset, config.cache_mib << 20) if config.cache_mib else dataset
 
 
+def _prepared_dataset(config: DataConfig, root: str, split: str) -> Dataset:
+    """A split of a prepared dataset. Parts and merged classes are stored in it, or are made of what is stored."""
+    from clade.data.prepared import PreparedDataset, prepared_with
+
+    own = config.name == "prepared"
+    part, with_parts, with_merge = part_of(config, split), *prepared_with(root)
+    merge = None if config.merge is None else find_merge_table(config.merge)
+    expect: dict[str, Any] = {
+        "name": config.name,
+        "size": config.load_size,
+        "fit": config.fit,
+        "num_classes": config.num_classes,
+        "unknown": config.unknown,
+        "remap": config.remap,
+        "palette": config.palette,
+        "at_least": None if config.load_size else config.size,
+        "options": None if own else config.options,
+        "part": part.to_dict() if part is not None and with_parts else None,
+        "merge": merge if with_merge else None,
+    }
+    given = config.options if own else {}
+    if part is None or with_parts:
+        dataset: Dataset = PreparedDataset(root, split, expect=expect, **given)
+    else:
+        with _read_for(part):
+            dataset = PreparedDataset(root, part.split, expect=expect, **given)
+        dataset = part.choose(dataset)
+    return dataset if merge is None or with_merge else Merged(dataset, merge)
+
+
 def raw_dataset(config: DataConfig, split: str) -> Dataset:
-    """One split of the dataset from its own files, at the load size."""
-    options: dict[str, Any] = {"split": split, **config.options}
+    """One split of the dataset, or part of the split file, from its own files: classes merged, at the load size."""
+    part = part_of(config, split)
+    options: dict[str, Any] = {"split": split if part is None else part.split, **config.options}
     for key in ("root", "num_classes", "unknown", "remap", "palette"):
         if getattr(config, key) is not None:
             options[key] = getattr(config, key)
     if config.name == "scenes":  # drawn at the size that is loaded
         height, width = config.load_size or config.size
         options = {"height": height, "width": width, **options}
-    try:
-        dataset = create_dataset(config.name, **options)
-    except DataError as error:
-        hint = _nearby(config)
-        if not hint:
-            raise
-        raise DataError(f"{error} {hint}") from error
+    with _read_for(part):
+        try:
+            dataset = create_dataset(config.name, **options)
+        except DataError as error:
+            hint = _nearby(config)
+            if not hint:
+                raise
+            raise DataError(f"{error} {hint}") from error
+    if part is not None:
+        dataset = part.choose(dataset)
+    if config.merge is not None:
+        dataset = Merged(dataset, find_merge_table(config.merge))
     return dataset if config.load_size is None else Resized(dataset, config.load_size, config.fit)  # pyright: ignore[reportArgumentType]  # checked there
+
+
+def part_of(config: DataConfig, split: str) -> Part | None:
+    """What the recipe's split file says of a part; None without a split file.
+
+    Raises:
+        DataError: no such file or part.
+    """
+    return None if config.split_file is None else read_part(find_split_file(config.split_file), split)
+
+
+@contextmanager
+def _read_for(part: Part | None) -> Iterator[None]:
+    """Lets the message about a split that cannot be read name the part that it was read for."""
+    try:
+        yield
+    except DataError as error:
+        if part is None:
+            raise
+        raise DataError(f"{error} (Read for {part.where}, from the split '{part.split}'.)") from error
 
 
 def _nearby(config: DataConfig) -> str:
@@ -172,15 +228,20 @@ def build_discriminator(config: DiscriminatorConfig, space: LabelSpace, instance
             f"discriminator.{untaken} is {getattr(config, untaken)}, but '{config.name}' has no such option. "
             "Leave it out."
         )
-    taken = sorted({"channels_in", "width", "scales", "layers"} & config.options.keys())
+    data = {
+        "channels_in": space.num_rows + instance_edges + 3,
+        "num_classes": space.num_classes,
+        "unknown_class": space.unknown_class,
+    }
+    options = {**data, "width": config.width, "scales": config.scales, "layers": config.layers}
+    taken = sorted(options.keys() & config.options.keys())
     if taken:
         raise RecipeError(
             f"discriminator.options holds '{taken[0]}', which has a key of its own, or comes from the data."
         )
-    options = {"width": config.width, "scales": config.scales, "layers": config.layers}
-    chosen = {key: value for key, value in options.items() if key in known}
+    chosen: dict[str, Any] = {key: value for key, value in options.items() if key in known}
     try:
-        return build(space.num_rows + instance_edges + 3, **{**chosen, **config.options})
+        return build(**chosen, **config.options)
     except TypeError as error:
         raise RecipeError(f"discriminator.options does not fit '{config.name}': {error}.") from error
 

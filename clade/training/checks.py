@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+from clade.config import DataConfig
 from clade.data import Dataset
 from clade.data.loading import first_usable
+from clade.data.split_files import require_apart
 from clade.errors import RecipeError
 from clade.models import Generator
 from clade.nn import BatchNorm
+from clade.training.builders import part_of
 
 
 def check_classes(training: Dataset, validation: Dataset) -> None:
@@ -16,6 +19,13 @@ def check_classes(training: Dataset, validation: Dataset) -> None:
     ours, theirs = training.label_space, validation.label_space
     if (ours.names, ours.unknown_class) != (theirs.names, theirs.unknown_class):
         raise RecipeError("Training and validation data have different classes; both need the same classes.json.")
+
+
+def check_parts(config: DataConfig, training: Dataset, validation: Dataset) -> None:
+    """Raises DataError where different parts of a split file share pictures."""
+    one, two = part_of(config, config.train_split), part_of(config, config.val_split)
+    if one is not None and two is not None and config.train_split != config.val_split:
+        require_apart(one, two, training, validation)
 
 
 def check_batch(generator: Generator, size: tuple[int, int], pictures: int) -> None:

@@ -64,6 +64,19 @@ class DiffAugment:
         moved.positions = None  # of the whole objects; no discriminator asks for them
         return LabelPyramid(moved, labels.num_rows)
 
+    def visible(self, labels: LabelPyramid) -> Tensor | None:
+        """True where a changed image shows something, not zeros of a translation or cutout: (N, 1, H, W).
+
+        None where nothing is hidden. Colours that come later may change the zeros, but show nothing there.
+        """
+        moves = [name for name in self.policy if name != "color"]
+        if not moves:
+            return None
+        x = torch.ones(len(self._hole), 1, *labels.size, device=labels.label_map.device)
+        for name in moves:
+            x = _CHANGES[name](self, x)
+        return x > 0
+
     def _colored(self, x: Tensor) -> Tensor:
         brightness, saturation, contrast = torch.from_numpy(self._color).to(x).T[..., None, None, None]
         x = x + (brightness - 0.5)

@@ -11,12 +11,12 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from clade.config import Recipe
-from clade.data import Batch, Dataset, eval_loader, train_loader
+from clade.data import Batch, Dataset, eval_loader, is_prepared, train_loader
 from clade.data.loading import first_usable
 from clade.errors import CladeError, DataError, LabelError
 from clade.models import Generator
 from clade.training.builders import build_augment, build_dataset, build_weights
-from clade.training.checks import check_classes, lacks_instances
+from clade.training.checks import check_classes, check_parts, lacks_instances
 from clade.training.skipped import Skipped
 
 
@@ -37,6 +37,8 @@ class Feed:
         self.recipe, self.fabric = recipe, fabric
         self.dataset = build_dataset(recipe.data, recipe.data.train_split)
         self.validation = build_dataset(recipe.data, recipe.data.val_split)
+        self._prepared = recipe.data.root is not None and is_prepared(recipe.data.root)
+        check_parts(recipe.data, self.dataset, self.validation)
         check_classes(self.dataset, self.validation)
         self.edges, skip = recipe.generator.instance_edges, recipe.data.on_error == "skip"
         self.skipped = Skipped(folder, fabric, fresh=fresh)
@@ -103,13 +105,11 @@ class Feed:
     @contextmanager
     def _telling_way_out(self) -> Iterator[None]:
         """Lets the message about a broken file that stops the training end with what can be done."""
-        from clade.data.prepared import PreparedDataset
-
         try:
             yield
         except (DataError, LabelError) as error:
             root = self.recipe.data.root
-            if self._on_skip is not None or root is None or isinstance(self.dataset, PreparedDataset):
+            if self._on_skip is not None or root is None or self._prepared:
                 raise
             raise type(error)(
                 f"{error} `--data.on_error skip` goes on without such files; `clade data check {shlex.quote(root)}` "

@@ -43,6 +43,7 @@ from clade.training.step import (
     TrainableDiscriminator,
     TrainableGenerator,
     latent_noise,
+    look_numbers,
     noise_seed,
     training_step,
 )
@@ -140,6 +141,7 @@ class _Run:
         if config.init_from is not None and (fresh or not (folder / STATE).exists()):
             initialize(self.generator, config.init_from, self.space)
         self.discriminator = build_discriminator(recipe.discriminator, self.space, self.edges)
+        self.discriminator.check_size(recipe.data.size)
         # Before the optimizers: their moments live where the weights do.
         self.generator.to(fabric.device)
         self.discriminator.to(fabric.device)
@@ -247,6 +249,7 @@ class _Run:
                     self.objective,
                     noise=self._noise((self.step - 1) * parts + part, batch),
                     augment=self._augmentation((self.step - 1) * parts + part, len(batch)),
+                    numbers=self._numbers((self.step - 1) * parts + part, len(batch)),
                     parts=parts,
                     backward=fabric.backward,
                     autocast=fabric.autocast,
@@ -273,6 +276,14 @@ class _Run:
             return None
         rank, world = self.fabric.global_rank, self.fabric.world_size
         return DiffAugment(self.policy, augmentation_numbers(self.recipe.training.seed, number, count, rank, world))
+
+    def _numbers(self, number: int, count: int) -> Tensor | None:
+        """What the discriminator draws for a micro-batch."""
+        draws, fabric = self.discriminator.draws, self.fabric
+        if not draws:
+            return None
+        seed, rank, world = self.recipe.training.seed, fabric.global_rank, fabric.world_size
+        return look_numbers(seed, number, count, draws, rank, world).to(fabric.device)
 
     def _rates(self) -> dict[str, float]:
         factor = lr_factor(self.step - 1, self.steps, self.recipe.optimizer.constant)

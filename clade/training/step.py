@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,8 +14,8 @@ from torch.nn import functional as F
 from clade.data import Batch
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import AdversarialLoss, VGGPerceptual, feature_matching, kl_divergence
-from clade.models import Generator, discriminate
-from clade.models.discriminators import Discriminator
+from clade.models import Generator
+from clade.models.discriminators import Discriminator, Features, Look, Losses
 from clade.training.diff_augment import DiffAugment
 
 
@@ -31,6 +32,15 @@ class Objective:
     l1: float
     kl: float
     vgg: VGGPerceptual | None
+
+    def of_features(self, of_fake: Features, of_real: Features) -> Losses:
+        """GAN and L_FM, for a discriminator that scores: the last features of every scale are its scores."""
+        on_fake, on_real = [scale[-1] for scale in of_fake], [scale[-1] for scale in of_real]
+        generators = {"gan": self.adversarial.generator(on_fake)}
+        if self.feature_matching:
+            generators["feature_matching"] = self.feature_matching * feature_matching(of_fake, of_real)
+        d_real, d_fake = self.adversarial.discriminator(on_real, on_fake)
+        return generators, {"d_real": d_real, "d_fake": d_fake}
 
 
 class TrainableGenerator(nn.Module):
@@ -64,6 +74,7 @@ class TrainableDiscriminator(nn.Module):
         fake: generated images (N, 3, H, W) in [-1, 1]; gradients reach them through the generator's losses.
         real: the maps' photos, of the same shape.
         augment: changes both alike before they are seen, as feature matching needs, and the labels with them.
+        numbers: uniform random numbers (N, discriminator.draws), for a discriminator that draws any.
 
     Returns:
         (the generator's weighted losses by name, the discriminator's)
@@ -76,18 +87,19 @@ class TrainableDiscriminator(nn.Module):
         self.instance_edges = instance_edges
 
     def forward(
-        self, labels: LabelPyramid, fake: Tensor, real: Tensor, augment: DiffAugment | None = None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        self,
+        labels: LabelPyramid,
+        fake: Tensor,
+        real: Tensor,
+        augment: DiffAugment | None = None,
+        numbers: Tensor | None = None,
+    ) -> Losses:
+        visible = None
         if augment is not None:
             labels, fake, real = augment.labels(labels), augment.images(fake), augment.images(real)
-        of_fake, of_real = discriminate(self.discriminator, labels, fake, real, self.instance_edges)
-        on_fake, on_real = [scale[-1] for scale in of_fake], [scale[-1] for scale in of_real]
-        adversarial, weight = self.objective.adversarial, self.objective.feature_matching
-        generators = {"gan": adversarial.generator(on_fake)}
-        if weight:
-            generators["feature_matching"] = weight * feature_matching(of_fake, of_real)
-        d_real, d_fake = adversarial.discriminator(on_real, on_fake)
-        return generators, {"d_real": d_real, "d_fake": d_fake}
+            visible = augment.visible(labels)
+        look = Look(labels, fake, real, self.instance_edges, visible, numbers)
+        return self.discriminator.losses(look, self.objective.of_features)
 
 
 def training_step(
@@ -99,6 +111,7 @@ def training_step(
     *,
     noise: Tensor | None = None,
     augment: DiffAugment | None = None,
+    numbers: Tensor | None = None,
     parts: int = 1,
     backward: Callable[..., None] = Tensor.backward,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -117,6 +130,7 @@ def training_step(
         objective: what the generator is trained on besides the discriminator's judgement.
         noise: standard normal (N, *latent_shape) for a latent generator.
         augment: changes what the discriminator sees; distances of the images themselves (L1, perceptual) are without.
+        numbers: uniform random numbers (N, draws) for a discriminator that draws any.
         parts: gradients are divided by this, the number of batches whose gradients are added.
         backward: called like ``Tensor.backward``.
         autocast: context of everything but the backward passes.
@@ -128,7 +142,7 @@ def training_step(
     with autocast():
         fake, mu, logvar = generator(batch.label_map, batch.image, noise)
         image = fake.detach().requires_grad_()
-        generators, discriminators = discriminator(labels, image, batch.image, augment=augment)
+        generators, discriminators = discriminator(labels, image, batch.image, augment=augment, numbers=numbers)
     backward(_sum(generators) / parts, inputs=[image], retain_graph=True)
     backward(_sum(discriminators) / parts, inputs=[p for p in discriminator.parameters() if p.requires_grad])
     # What is left of the discriminator's graph goes, too.
@@ -180,3 +194,14 @@ def latent_noise(seed: int, count: int, shape: tuple[int, ...], rank: int, world
     random = torch.Generator().manual_seed(seed)
     noise = torch.randn(count * world_size, *shape, generator=random)
     return noise[rank * count : (rank + 1) * count]
+
+
+def look_numbers(seed: int, batch_number: int, count: int, draws: int, rank: int, world_size: int) -> Tensor:
+    """Uniform random numbers in [0, 1), (count, draws), that a discriminator draws for one micro-batch and rank.
+
+    They follow from the training's seed and the batch's number alone, for all ranks together, as the noise does.
+    """
+    # The spawn key keeps this apart from the order of the pictures, (0,), and from DiffAugment, (1,).
+    source = np.random.SeedSequence((seed, batch_number), spawn_key=(2,))
+    numbers = np.random.default_rng(source).random((count * world_size, draws), dtype=np.float32)
+    return torch.from_numpy(numbers[rank * count : (rank + 1) * count])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clade.config import Recipe
-from clade.data import Batch, Dataset, Sample
+from clade.data import Batch, Chosen, Dataset
 from clade.errors import CladeError, RecipeError
 from clade.images import sheet, to_uint8
 from clade.labels import LabelSpace
@@ -134,19 +134,3 @@ def spread(dataset: Dataset, count: int) -> Dataset:
     """At most ``count`` pictures, evenly spread over a dataset."""
     count = min(count, len(dataset))
     return Chosen(dataset, [k * len(dataset) // count for k in range(count)])
-
-
-class Chosen(Dataset):
-    """Some pictures of a dataset, by their indices there."""
-
-    def __init__(self, dataset: Dataset, indices: list[int]) -> None:
-        self.dataset, self.indices, self.label_space = dataset, indices, dataset.label_space
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def name(self, index: int) -> str:
-        return self.dataset.name(self.indices[index])
-
-    def read(self, index: int) -> Sample:
-        return self.dataset.read(self.indices[index])

@@ -148,7 +148,6 @@ def test_an_unknown_command_is_refused_with_the_nearest_one(call, words, meant):
     "words",
     [
         ["generate", "x.safetensors"],
-        ["generate", "x.safetensors", "labels"],  # no --out
         ["info"],
         ["info", "a", "b"],
         ["data", "check"],

@@ -14,6 +14,7 @@ from PIL import Image
 
 import clade
 from clade import Recipe
+from clade.checkpoints import read_header
 from clade.cli import main
 from clade.data import ScenesDataset
 from clade.labels import LabelSpace
@@ -134,6 +135,36 @@ def test_fitted_tables_keep_more(call):
     assert out.startswith("Tables fitted to what SPADE gives on 1 label maps: of some, others than below.")
 
 
+def test_in_16_bits_a_file_is_half_as_large_and_draws_the_same(call):
+    path = write_checkpoint(Path("s.safetensors"), name="spade", width=16, hidden=32)
+    code, out, err = call(path, "--half", "--json", "--maps", "2", "--size", "64x64")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["out"] == "s-half.safetensors"
+    assert facts["bytes"] == Path("s-half.safetensors").stat().st_size < 0.6 * path.stat().st_size
+    assert facts["maps"] == 2
+    before, after = clade.read_checkpoint(path), clade.read_checkpoint("s-half.safetensors")
+    assert (before.label_space, before.recipe) == (after.label_space, after.recipe)
+    ids = torch.randint(0, 13, (1, 64, 64), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        images = [checkpoint.generator(ids) for checkpoint in (before, after)]
+    assert not torch.equal(*images)
+    assert (images[0] - images[1]).abs().mean() < 0.02  # most values of this wild network are 1 or -1
+    assert 20 < facts["psnr"] < 150
+    assert 0 < facts["changed"] < 1
+    code, _, err = call("s-half.safetensors", "--half")
+    assert code == 1
+    assert "s-half.safetensors: is stored in 16 bits already" in err
+
+
+def test_converted_and_in_16_bits(call):
+    write_checkpoint(Path("s.safetensors"))
+    code, out, _ = call("s.safetensors", "--to", "clade", "--half", "--maps", "1")
+    assert code == 0
+    assert out.splitlines()[-1] == "s-clade-half.safetensors"
+    assert read_header("s-clade-half.safetensors")["half"] is True
+
+
 def test_label_files_and_a_dataset_elsewhere(call):
     space = LabelSpace.numbered(3)
     write_checkpoint(Path("s.safetensors"), recipe=False, space=space, name="spade", width=2)
@@ -194,6 +225,12 @@ def test_the_fine_tune_s_recipe_trains(call):
 WRONG = {
     "an unknown kind": (["s.safetensors", "--to", "clad"], 1, "no conversion called 'clad'. Did you mean 'clade'?"),
     "no kind": (["s.safetensors"], 2, "--to"),
+    "half, and a kind's words": (["s.safetensors", "--half", "--above", "4"], 2, "--above: goes with --to KIND"),
+    "half into itself": (
+        ["s.safetensors", "--half", "--out", "s.safetensors"],
+        1,
+        "is the checkpoint that is converted",
+    ),
     "no file": (["none.safetensors", "--to", "clade"], 1, "none.safetensors: no such file"),
     "no SPADE": (["c.safetensors", "--to", "clade"], 1, "The generator is 'clade', which has no plain SPADE blocks"),
     "no SPADE above": (["c.safetensors", "--to", "clade", "--above", "4"], 1, "The generator is 'clade'"),

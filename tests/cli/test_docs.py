@@ -256,6 +256,24 @@ def test_python_of_the_multi_modal_page_does_what_it_says(workplace: Path) -> No
     assert Image.open("sheet.png").size == (5 * 64 + 6 * 4, 64 + 2 * 4)
 
 
+def test_the_demo_page_draws_what_it_paints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    painting, drawing = blocks(ROOT / "docs/demo.md", "python")
+    names: dict[str, object] = {}
+    exec(painting, names)
+    clade.save(clade.create_generator("clade", num_classes=3, width=8), "demo32.safetensors")
+    lines = commands(ROOT / "docs/demo.md")
+    assert len(lines) >= 5
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, line
+    exec(drawing, names)
+    assert len(list(Path("pictures").iterdir())) == 6
+    assert Path("sheet/grid.png").exists()
+    assert Image.open("mine/street.png").size == (171, 128)
+    assert Image.open("picture.png").size == (171, 128)
+    assert Path("demo32-half.safetensors").stat().st_size < Path("demo32.safetensors").stat().st_size * 0.6
+
+
 def test_commands_of_the_systems_page_run(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for line in commands(SYSTEMS / "README.md") if line.startswith("clade profile")]
     assert lines

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from clade import CladeError, LabelMap, LabelPyramid
 from clade.data import DATASETS, create_dataset
 from clade.labels import instance_edges
 from clade.losses import ADVERSARIAL
 from clade.models import DISCRIMINATORS, discriminate
+from clade.models.discriminators import ScoringDiscriminator
+from clade.training.step import Objective, TrainableDiscriminator, look_numbers
 
 ROWS = 4
+OBJECTIVE = Objective(ADVERSARIAL["hinge"], feature_matching=10.0, perceptual=0.0, l1=0.0, kl=0.0, vgg=None)
 every = pytest.mark.parametrize("name", DISCRIMINATORS.names())
+scoring = pytest.mark.parametrize(
+    "name", [name for name in DISCRIMINATORS.names() if issubclass(DISCRIMINATORS[name], ScoringDiscriminator)]
+)
 
 
 def make(name, edges=False, seed=0):
     torch.manual_seed(seed)
-    return DISCRIMINATORS[name](ROWS + edges + 3, width=2)
+    options = {"channels_in": ROWS + edges + 3, "num_classes": ROWS - 1, "unknown_class": True, "depth": 4, "width": 2}
+    known = inspect.signature(DISCRIMINATORS[name]).parameters
+    return DISCRIMINATORS[name](**{key: value for key, value in options.items() if key in known})
+
+
+def judged(discriminator, n=1, edges=False, fake=None, numbers=None):
+    """The losses of both sides of n pictures."""
+    judge = TrainableDiscriminator(discriminator, OBJECTIVE, edges)
+    numbers = look_numbers(0, 0, n, discriminator.draws, 0, 1) if numbers is None else numbers
+    dtype = next(discriminator.parameters()).dtype
+    fake = photos(n).to(dtype) if fake is None else fake
+    return judge(labels(n), fake, photos(n, seed=2).to(dtype), numbers=numbers)
 
 
 def labels(n=1, size=(32, 48)):
@@ -32,7 +52,7 @@ def photos(n=1, size=(32, 48), seed=1):
     return torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-@every
+@scoring
 @pytest.mark.parametrize("size", [(32, 48), (33, 47), (64, 64)])
 def test_every_scale_gives_features_of_every_layer_and_scores_of_one_channel(name, size):
     features = make(name)(torch.cat([labels(2, size).one_hot(size), photos(2, size)], 1))
@@ -43,7 +63,7 @@ def test_every_scale_gives_features_of_every_layer_and_scores_of_one_channel(nam
         assert scale[-1].shape[1] == 1
 
 
-@every
+@scoring
 def test_both_images_get_finite_gradients_and_so_does_every_parameter(name):
     discriminator = make(name).train()
     fake, real = photos().requires_grad_(), photos(seed=2).requires_grad_()
@@ -55,7 +75,7 @@ def test_both_images_get_finite_gradients_and_so_does_every_parameter(name):
     assert real.grad.any()
 
 
-@every
+@scoring
 @pytest.mark.parametrize("edges", [False, True])
 @pytest.mark.parametrize("size", [(32, 48), (33, 47)])
 def test_fake_and_real_are_each_seen_with_their_labels(name, edges, size):
@@ -72,7 +92,7 @@ def test_fake_and_real_are_each_seen_with_their_labels(name, edges, size):
                 torch.testing.assert_close(f, f_alone, atol=1e-10, rtol=1e-8)
 
 
-@every
+@scoring
 def test_weights_get_the_gradient_of_labels_and_image_concatenated(name):
     discriminator = make(name, edges=True).double().eval()
     pyramid, fake, real = labels(2), photos(2).double(), photos(2, seed=2).double()
@@ -90,7 +110,7 @@ def test_weights_get_the_gradient_of_labels_and_image_concatenated(name):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8)
 
 
-@every
+@scoring
 def test_the_power_iteration_moves_once_for_fake_and_real(name):
     discriminator, other = make(name).train(), make(name).train()
     discriminate(discriminator, labels(), photos(), photos(seed=2), instance_edges=False)
@@ -101,7 +121,7 @@ def test_the_power_iteration_moves_once_for_fake_and_real(name):
         assert torch.equal(value, other.state_dict()[key]), key
 
 
-@every
+@scoring
 def test_the_order_of_the_batch_does_not_matter_in_eval_mode(name):
     discriminator = make(name).eval()
     with torch.no_grad():
@@ -113,7 +133,7 @@ def test_the_order_of_the_batch_does_not_matter_in_eval_mode(name):
                 torch.testing.assert_close(f, f_other, atol=1e-5, rtol=1e-4)
 
 
-@every
+@scoring
 def test_scores_depend_on_the_labels(name):
     discriminator = make(name).eval()
     image = photos()
@@ -123,7 +143,7 @@ def test_scores_depend_on_the_labels(name):
     assert not torch.allclose(here, there)
 
 
-@every
+@scoring
 def test_eval_mode_changes_nothing(name):
     discriminator = make(name).eval()
     before = {key: value.clone() for key, value in discriminator.state_dict().items()}
@@ -133,6 +153,82 @@ def test_eval_mode_changes_nothing(name):
     assert torch.equal(first[0][-1], second[0][-1])
     for key, value in discriminator.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+@every
+@pytest.mark.parametrize("edges", [False, True])
+def test_one_look_gives_the_weighted_losses_of_both_sides_in_float32(name, edges):
+    for side in judged(make(name, edges).double(), 2, edges):
+        assert side
+        for value in side.values():
+            assert value.shape == ()
+            assert value.dtype == torch.float32
+            assert value.isfinite()
+
+
+@every
+def test_both_sides_reach_what_they_train(name):
+    """The generator's losses the generated images, the discriminator's every parameter; from one graph."""
+    discriminator, fake = make(name).train(), photos().requires_grad_()
+    generators, discriminators = judged(discriminator, fake=fake)
+    sum(generators.values()).backward(inputs=[fake], retain_graph=True)
+    sum(discriminators.values()).backward(inputs=list(discriminator.parameters()))
+    for tensor in (fake, *discriminator.parameters()):
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.shape == tensor.shape
+    assert fake.grad.any()
+    assert sum(bool(p.grad.any()) for p in discriminator.parameters()) > 2
+
+
+@every
+def test_losses_move_the_power_iteration_once(name):
+    once, judge = make(name).train(), make(name).train()
+    with torch.no_grad():  # orthogonal weights have no largest direction
+        for a, b in zip(once.parameters(), judge.parameters(), strict=True):
+            a.copy_(b.add_(torch.randn_like(b), alpha=0.1))
+    start = {key: value.clone() for key, value in judge.state_dict().items()}
+    judged(judge)
+    first = next(key for key in start if key.endswith("._u"))
+    assert not torch.equal(judge.state_dict()[first], start[first])
+    with torch.no_grad(), parametrize.cached():
+        for layer in once.modules():
+            if parametrize.is_parametrized(layer, "weight"):
+                _ = layer.weight
+    for key, value in judge.state_dict().items():
+        assert torch.equal(value, once.state_dict()[key]), key
+
+
+@every
+def test_losses_change_nothing_in_eval_mode(name):
+    discriminator = make(name).eval()
+    before = {key: value.clone() for key, value in discriminator.state_dict().items()}
+    with torch.no_grad():
+        first, second = judged(discriminator), judged(discriminator)
+    assert first == second
+    for key, value in discriminator.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@every
+def test_losses_depend_on_the_labels(name):
+    discriminator = make(name).double().eval()
+    judge = TrainableDiscriminator(discriminator, OBJECTIVE, False)
+    fake, real = photos().double(), photos(seed=2).double()
+    numbers = look_numbers(0, 0, 1, discriminator.draws, 0, 1)
+    ids = labels().label_map.ids
+    here, there = (
+        judge(LabelPyramid(LabelMap(x), ROWS), fake, real, numbers=numbers)[0]["gan"] for x in (ids, ids.fliplr())
+    )
+    assert here != there
+
+
+@every
+def test_a_discriminator_says_which_sizes_it_cannot_see(name):
+    discriminator = make(name)
+    discriminator.check_size((32, 48))
+    if name == "segmentation":
+        with pytest.raises(CladeError, match="33x48: both must be multiples of 16"):
+            discriminator.check_size((33, 48))
 
 
 def test_the_kth_scale_sees_the_input_halved_k_times():

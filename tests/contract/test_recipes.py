@@ -13,7 +13,7 @@ from clade.errors import CheckpointError
 from clade.labels import LabelMap, LabelPyramid, LabelSpace
 from clade.models import generator_options
 from clade.training.builders import build_discriminator, build_generator, build_objective, build_optimizer
-from clade.training.step import TrainableDiscriminator, TrainableGenerator, training_step
+from clade.training.step import TrainableDiscriminator, TrainableGenerator, look_numbers, training_step
 
 TINY = ["--generator.width", "2", "--discriminator.width", "4"]
 # What classes.json of the real data says, where the recipe leaves it to the folder.
@@ -65,7 +65,9 @@ def test_recipe_builds_and_trains_a_step(name):
     shape = generator.latent_shape(batch.label_map.size)
     noise = None if shape is None else torch.randn(len(batch), *shape)
     judge = TrainableDiscriminator(discriminator, objective, edges)
-    losses = training_step(TrainableGenerator(generator), judge, batch, labels, objective, noise=noise)
+    numbers = look_numbers(0, 0, len(batch), discriminator.draws, 0, 1)
+    networks = (TrainableGenerator(generator), judge)
+    losses = training_step(*networks, batch, labels, objective, noise=noise, numbers=numbers)
     build_optimizer(recipe.optimizer, generator, recipe.optimizer.lr_generator).step()
     build_optimizer(recipe.optimizer, discriminator, recipe.optimizer.lr_discriminator).step()
     for module in (generator, discriminator):

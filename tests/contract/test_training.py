@@ -25,6 +25,23 @@ SMALL = {"hidden": 16, "style_dim": 16}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_generators())
+def test_every_generator_trains_against_the_segmentation_discriminator(name, tmp_path):
+    """Not enough steps to learn anything: both sides' losses stay numbers, and move."""
+    known = generator_options(name)
+    generator = {"name": name, "width": 4, "options": {key: value for key, value in SMALL.items() if key in known}}
+    if name in ("cc-fpse", "groupdnet", "groupdnet-clade"):
+        generator["encoder"] = True
+    discriminator = {"name": "segmentation", "width": 4, "diff_augment": "color,translation,cutout"}
+    recipe = {**SETTINGS, "generator": generator, "discriminator": discriminator}
+    step = stepper(Recipe.from_dict({**recipe, "losses": {"perceptual": 0, "feature_matching": 0, "l1": 1}}), tmp_path)
+    losses = [step() for _ in range(3)]
+    assert {"gan", "l1", "d_real", "d_fake", "d_label_mix"} <= losses[0].keys()
+    assert all(math.isfinite(value) for step_losses in losses for value in step_losses.values())
+    assert all(losses[0][key] != losses[2][key] for key in losses[0] if losses[0][key])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_generators())
 def test_thirty_steps_bring_its_pictures_nearer_to_the_photos(name, tmp_path):
     known = generator_options(name)
     options = {key: value for key, value in SMALL.items() if key in known}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -14,6 +16,7 @@ from clade import CheckpointError, LabelSpace, create_generator
 from clade import checkpoints as checkpoints_module
 from clade.atomic import atomic_path
 from clade.checkpoints import FORMAT, read_checkpoint, read_header, write_tensors
+from clade.training.builders import initialize
 
 SPACE = LabelSpace(names=("sky", "tree", "road"), unknown=255)
 
@@ -55,6 +58,55 @@ def test_what_was_saved_is_read_back(saved, generator):
     assert checkpoint.info == {"version": clade.__version__}
     for key, value in generator.state_dict().items():
         assert torch.equal(checkpoint.generator.state_dict()[key], value)
+
+
+def test_in_16_bits_large_tensors_are_rounded_small_ones_kept_and_all_read_as_float32(tmp_path):
+    torch.manual_seed(0)
+    generator = create_generator("clade", num_classes=3, width=8)
+    clade.save(generator, tmp_path / "half.safetensors", half=True)
+    stored = safetensors.torch.load_file(tmp_path / "half.safetensors")
+    read = read_checkpoint(tmp_path / "half.safetensors").generator.state_dict()
+    large = 0
+    for key, value in generator.state_dict().items():
+        if value.numel() >= 1 << 14:
+            assert stored[key].dtype == torch.float16
+            assert torch.equal(read[key], torch.from_numpy(value.numpy().astype(np.float16).astype(np.float32)))
+            large += value.numel()
+        else:
+            assert torch.equal(stored[key], value)
+        assert read[key].dtype == value.dtype
+    assert large > 0.9 * sum(value.numel() for value in read.values())
+    assert read_header(tmp_path / "half.safetensors")["half"] is True
+    clade.save(generator, tmp_path / "whole.safetensors")
+    assert "half" not in read_header(tmp_path / "whole.safetensors")
+
+
+@pytest.mark.parametrize("value", [7e4, 1e-7, float("nan")])
+def test_weights_that_16_bits_cannot_hold_are_refused(tmp_path, value):
+    generator = create_generator("clade", num_classes=3, width=8)
+    key, large = next((key, p) for key, p in generator.named_parameters() if p.numel() >= 1 << 14)
+    with torch.no_grad():
+        large.fill_(1e-7 * 1.1 if value == 1e-7 else 1.0)
+        large.view(-1)[0] = value
+    with pytest.raises(CheckpointError, match=re.escape(f"'{key}' has values up to")):
+        clade.save(generator, tmp_path / "half.safetensors", half=True)
+    assert not (tmp_path / "half.safetensors").exists()
+
+
+def test_kernels_of_zeros_fit_into_16_bits(tmp_path):
+    generator = create_generator("clade", num_classes=3, width=8)
+    torch.nn.init.zeros_(next(p for p in generator.parameters() if p.numel() >= 1 << 14))
+    clade.save(generator, tmp_path / "half.safetensors", half=True)
+
+
+def test_a_training_begins_with_weights_in_16_bits(tmp_path):
+    torch.manual_seed(0)
+    theirs, ours = (create_generator("clade", num_classes=3, unknown_class=True, width=8) for _ in range(2))
+    clade.save(theirs, tmp_path / "half.safetensors", label_space=SPACE, half=True)
+    initialize(ours, str(tmp_path / "half.safetensors"), SPACE)
+    for key, value in theirs.state_dict().items():
+        assert ours.state_dict()[key].dtype == value.dtype
+        assert torch.allclose(ours.state_dict()[key], value, rtol=1e-3, atol=1e-7)
 
 
 def test_any_safetensors_reader_can_open_it(saved, generator):

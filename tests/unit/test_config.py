@@ -247,3 +247,17 @@ def test_pixels_are_cut_out_of_a_load_size_that_holds_them():
     for load_size in (None, [72, 60]):
         with pytest.raises(RecipeError, match=r"data\.load_size .* needed is at least data\.size"):
             Recipe.from_dict({"data": {**whole["data"], "load_size": load_size}})
+
+
+SEGMENTED = {"discriminator": {"name": "segmentation"}, "losses": {"feature_matching": 0}}
+
+
+def test_the_segmentation_discriminator_takes_no_losses_of_scores_and_features():
+    assert Recipe.from_dict(SEGMENTED).losses.adversarial == "hinge"
+    only_name = {"discriminator": SEGMENTED["discriminator"]}
+    with pytest.raises(RecipeError, match=r"losses\.feature_matching is 10\.0; needed is 0, because .*'segmentation'"):
+        Recipe.from_dict(only_name)
+    with pytest.raises(RecipeError, match=r"^command line: losses\.feature_matching is 2\.0; needed is 0"):
+        Recipe.from_dict(SEGMENTED, ["--losses.feature_matching", "2"])
+    with pytest.raises(RecipeError, match=r"losses\.adversarial is 'wasserstein'; needed is 'hinge' \(leave it out\)"):
+        Recipe.from_dict({**SEGMENTED, "losses": {"feature_matching": 0, "adversarial": "wasserstein"}})

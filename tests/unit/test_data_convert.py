@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from clade.commands_data import convert_arguments
+from clade.config import find_merge_table
 from clade.data import FolderDataset, check
 from clade.data.convert import convert, running
 from clade.data.convert.base import Item
@@ -465,7 +466,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_example_makes_20_classes_of_ccp() -> None:
     source = LabelSpace.from_json(ROOT / "clade/data/classes/ccp.json")
-    merging = plan(source, ROOT / "examples/ccp-20.yaml")
+    merging = plan(source, find_merge_table("ccp-20"))
     assert merging.space.num_classes == 20
     made = {source.name(row): merging.space.names[merging.table[row]] for row in range(source.num_classes)}
     assert len(made) == 59

@@ -12,7 +12,8 @@ from clade.data import Batch
 from clade.errors import RecipeError
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import ADVERSARIAL
-from clade.models import DISCRIMINATORS
+from clade.models import DISCRIMINATORS, SegmentationDiscriminator
+from clade.models.discriminators import ScoringDiscriminator
 from clade.training.diff_augment import DiffAugment, augmentation_numbers, parse_policy
 from clade.training.step import Objective, TrainableDiscriminator, training_step
 
@@ -122,6 +123,23 @@ def test_labels_stay_the_same_object_without_a_translation_and_need_no_second_lo
     assert changer("translation", numbers()).labels(LabelPyramid(label_map, ROWS)).size == (24, 33)
 
 
+@pytest.mark.parametrize(
+    "policy", ["translation", "cutout", "cutout,color", "color,translation,cutout", "cutout,translation"]
+)
+def test_what_an_image_shows_is_visible_and_its_zeros_are_not(policy: str):
+    change = changer(policy, numbers())
+    visible = change.visible(maps())
+    assert visible is not None
+    assert visible.shape == (3, 1, 24, 33)
+    shown = slowly(",".join(name for name in policy.split(",") if name != "color"), images() + 2, numbers()) != 0
+    assert torch.equal(visible, shown[:, :1])
+    assert not visible.all()
+
+
+def test_nothing_is_hidden_by_colours_alone():
+    assert changer("color", numbers()).visible(maps()) is None
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_gradients_flow_to_the_image(policy: str):
     x = images(2, (8, 10)).requires_grad_()
@@ -137,8 +155,11 @@ def test_type_of_the_image_is_kept_and_its_precision_is_enough(dtype: torch.dtyp
     assert (changed.double() - exact).abs().max() <= 2 * torch.finfo(dtype).eps * exact.abs().max()
 
 
-class Seen(torch.nn.Module):
+class Seen(ScoringDiscriminator):
     """A discriminator that keeps what it is shown."""
+
+    def forward(self, x: torch.Tensor) -> list[list[torch.Tensor]]:
+        raise NotImplementedError
 
     def of_images(self, labels: LabelPyramid, shown: list[torch.Tensor], _: bool) -> list[list[list[torch.Tensor]]]:
         self.ids, self.shown = labels.ids(labels.size), shown
@@ -147,12 +168,13 @@ class Seen(torch.nn.Module):
 
 def test_fake_and_real_of_a_pair_are_changed_alike():
     objective = Objective(ADVERSARIAL["hinge"], feature_matching=10.0, perceptual=0.0, l1=0.0, kl=0.0, vgg=None)
-    judge, x = TrainableDiscriminator(Seen(), objective, False), images()  # pyright: ignore[reportArgumentType]
+    seen, x = Seen(), images()
+    judge = TrainableDiscriminator(seen, objective, False)
     generators, _ = judge(maps(), x, x.clone(), augment=changer("color,translation,cutout", numbers()))
-    fake, real = judge.discriminator.shown
+    fake, real = seen.shown
     assert torch.equal(fake, real)
     assert not torch.equal(fake, x)
-    assert torch.equal(judge.discriminator.ids.long(), changer("translation", numbers()).labels(maps()).ids((24, 33)))
+    assert torch.equal(seen.ids.long(), changer("translation", numbers()).labels(maps()).ids((24, 33)))
     assert generators["feature_matching"] == 0
 
 
@@ -208,3 +230,25 @@ def test_a_policy_is_read_in_its_order_and_refused_by_name():
         parse_policy("colour")
     with pytest.raises(RecipeError, match="'color' comes twice"):
         parse_policy("color,cutout,color")
+
+
+def test_the_segmentation_discriminator_is_not_asked_about_what_is_hidden():
+    """Its losses are those of changed images, and the same whatever the labels say where nothing is visible."""
+    size = (32, 48)
+    torch.manual_seed(0)
+    discriminator = SegmentationDiscriminator(ROWS, width=4, depth=3, label_mix=0).double().eval()
+    objective = Objective(ADVERSARIAL["hinge"], feature_matching=0.0, perceptual=0.0, l1=0.0, kl=0.0, vgg=None)
+    judge = TrainableDiscriminator(discriminator, objective, False)
+    labels, fake, real = maps(2, size), images(2, size), images(2, size, 1)
+    change = changer("color,cutout", numbers(2))
+    visible = change.visible(labels)
+    assert visible is not None
+    other = labels.label_map.ids.where(visible[:, 0], torch.zeros((), dtype=torch.uint8))
+    assert not torch.equal(other, labels.label_map.ids)
+    ours = judge(labels, fake, real, augment=change)
+    elsewhere = judge(LabelPyramid(LabelMap(other), ROWS), fake, real, augment=change)
+    unchanged = judge(labels, fake, real)
+    for a, b, c in zip(ours, elsewhere, unchanged, strict=True):
+        for key, value in a.items():
+            assert value.item() == pytest.approx(b[key].item(), rel=1e-6), key
+            assert value.item() != pytest.approx(c[key].item(), rel=1e-6), key

@@ -1,5 +1,6 @@
 """Two processes train like one with the doubled batch, batch statistics included."""
 
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -18,7 +19,7 @@ from clade.config import Recipe
 from clade.data import Batch
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import ADVERSARIAL
-from clade.models import DISCRIMINATORS, create_generator
+from clade.models import DISCRIMINATORS, SegmentationDiscriminator, create_generator
 from clade.nn import BatchNorm
 from clade.training import train
 from clade.training.diff_augment import DiffAugment, augmentation_numbers
@@ -28,6 +29,7 @@ from clade.training.step import (
     TrainableDiscriminator,
     TrainableGenerator,
     latent_noise,
+    look_numbers,
     noise_seed,
     training_step,
 )
@@ -104,11 +106,14 @@ def test_batch_norm_of_two_processes_equals_that_of_the_joined_batch(tmp_path):
     assert torch.allclose(half.double(), expected, atol=2e-2)
 
 
-def steps_by(rank, world):
+def steps_by(rank, world, judge="multiscale"):
     """Weights, statistics and losses after a few steps on this rank's part of the batches, all in float64."""
     torch.manual_seed(0)
     generator = create_generator("clade-icpe", num_classes=ROWS, width=2, z_dim=Z, size=(64, 64), instance_edges=True)
-    discriminator = DISCRIMINATORS["multiscale"](ROWS + 1 + 3, width=8, layers=3)
+    if judge == "segmentation":
+        discriminator = SegmentationDiscriminator(ROWS - 1, unknown_class=True, width=4, depth=3)
+    else:
+        discriminator = DISCRIMINATORS[judge](ROWS + 1 + 3, width=8, layers=3)
     objective = Objective(ADVERSARIAL["hinge"], feature_matching=10.0, perceptual=0.0, l1=1.0, kl=0.0, vgg=None)
     with torch.no_grad():
         for p in (*generator.parameters(), *discriminator.parameters()):
@@ -130,7 +135,9 @@ def steps_by(rank, world):
         labels = LabelPyramid(batch.label_map, ROWS)
         noise = latent_noise(noise_seed(5, step), count, (Z,), rank, world).double()
         augment = DiffAugment(("color", "translation", "cutout"), augmentation_numbers(5, step, count, rank, world))
-        losses = training_step(wrapped_g, wrapped_d, batch, labels, objective, noise=noise, augment=augment)
+        numbers = look_numbers(5, step, count, discriminator.draws, rank, world)
+        given = {"noise": noise, "augment": augment, "numbers": numbers}
+        losses = training_step(wrapped_g, wrapped_d, batch, labels, objective, **given)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -140,12 +147,13 @@ def steps_by(rank, world):
     return out
 
 
-def test_training_steps_of_two_processes_equal_those_of_one_with_the_joined_batch(tmp_path):
-    parts, whole = by_two(steps_by, tmp_path), steps_by(0, 1)
+@pytest.mark.parametrize("judge", ["multiscale", "segmentation"])
+def test_training_steps_of_two_processes_equal_those_of_one_with_the_joined_batch(judge, tmp_path):
+    parts, whole = by_two(functools.partial(steps_by, judge=judge), tmp_path), steps_by(0, 1, judge)
     start = create_generator("clade-icpe", num_classes=ROWS, width=2, z_dim=Z, size=(64, 64), instance_edges=True)
     assert not torch.equal(start.to_image.weight.double(), whole["generator/to_image.weight"])
     for key, expected in whole.items():
-        if key.startswith("loss/"):  # a mean over pictures
+        if key.startswith("loss/"):  # a mean over pictures; of the segmentation discriminator's over all of them
             found = (parts[0][key] + parts[1][key]) / 2
             assert found.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6), key
             continue
@@ -184,7 +192,8 @@ def assert_trained_alike(two, one):
     many, single = curves(two), curves(one)
     assert many.keys() == single.keys()
     losses = [tag for tag in single if tag.startswith(("loss/", "val/"))]
-    assert {"loss/gan", "loss/l1", "loss/feature_matching", "loss/d_real", "loss/d_fake", "val/l1"} <= set(losses)
+    assert {"loss/gan", "loss/l1", "loss/d_real", "loss/d_fake", "val/l1"} <= set(losses)
+    assert ("loss/feature_matching" in losses) != ("loss/d_label_mix" in losses)
     for tag in losses:
         assert many[tag] == pytest.approx(single[tag], rel=2e-3, abs=2e-3), tag
         if tag.startswith("loss/"):
@@ -201,16 +210,24 @@ def assert_trained_alike(two, one):
     assert sorted(p.name for p in two.rglob("*.png")) == sorted(p.name for p in one.rglob("*.png"))
 
 
+SEGMENTED = ["--discriminator.name=segmentation", "--losses.feature_matching=0", "--discriminator.options={depth: 4}"]
+
+
 @pytest.mark.parametrize(
-    ("name", "launcher"),
+    ("name", "launcher", "more"),
     [
-        ("clade", ["-m", "clade", "train", "scenes-tiny", "--devices=2"]),
-        ("clade-icpe", ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "clade", "train", "scenes-tiny"]),
+        ("clade", ["-m", "clade", "train", "scenes-tiny", "--devices=2"], []),
+        ("clade", ["-m", "clade", "train", "scenes-tiny", "--devices=2"], SEGMENTED),
+        (
+            "clade-icpe",
+            ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "clade", "train", "scenes-tiny"],
+            [],
+        ),
     ],
-    ids=["devices", "torchrun"],
+    ids=["devices", "segmentation", "torchrun"],
 )
-def test_a_training_by_two_processes_goes_like_one_with_the_doubled_batch(name, launcher, tmp_path):
-    options = [*TRAINING, f"--generator.name={name}"]
+def test_a_training_by_two_processes_goes_like_one_with_the_doubled_batch(name, launcher, more, tmp_path):
+    options = [*TRAINING, f"--generator.name={name}", *more]
     two = subprocess.run(
         [sys.executable, *launcher, f"--out={tmp_path / 'two'}", *options, "--training.batch_size=2"],
         capture_output=True,

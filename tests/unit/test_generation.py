@@ -423,6 +423,15 @@ def test_names_are_compared_for_numbers_that_are_read_as_they_stand(dataset):
     assert len(other_names(files, SPACE)) == 1
 
 
+def test_labels_that_were_merged_already_are_noted_for_a_network_that_merges(dataset):
+    (dataset / "classes.json").write_text('{"names": ["sky", "tree", "road"]}')
+    files, _ = find_labels([dataset])
+    merges = LabelSpace(names=SPACE.names, remap={0: 0, 1: 2, 2: 1, 3: 1})  # every number, as Merged makes it
+    (note,) = other_names(files, merges)
+    assert "has the network's own classes" in note
+    assert other_names(files, LabelSpace(names=SPACE.names, remap={2: 1, 3: 1})) == []  # data.remap of the same folder
+
+
 def test_a_broken_list_of_classes_is_noted_and_stops_nothing(dataset, tmp_path):
     (dataset / "classes.json").write_text("{")
     outcome = generate(Painter(), [dataset], tmp_path / "out")

@@ -75,6 +75,15 @@ STYLED = {
         "--training.validate_every=5",
         '--data.options={"count": 16, "val_count": 2}',
     ],
+    "segmented": [
+        "--discriminator={name: segmentation, width: 4, layers: 4, options: {depth: 3}}",
+        "--discriminator.diff_augment=translation,cutout",
+        "--losses.feature_matching=0",
+        "--training.accumulate=2",
+        "--training.precision=bf16",
+        "--training.validate_every=5",
+        '--data.options={"count": 16, "val_count": 2}',
+    ],
 }
 # With time enough for a signal from outside to come before the end.
 LONG = ["--training.steps=40", "--training.save_every=1", "--data.workers=2"]

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from clade.data.base import DATASETS, Dataset, Sample
+from clade.data.merged import merged_space
 from clade.data.prepared.manifest import AGAIN, MANIFEST, Manifest, Split
 from clade.data.prepared.places import Place, is_url
 from clade.data.prepared.shards import ShardFile
 from clade.errors import DataError
 from clade.hashing import file_hash
+from clade.labels.labelspace import LabelSpace
 from clade.registry import near_match
 
 
@@ -33,6 +35,12 @@ def is_prepared(root: str | Path) -> bool:
             "`clade data prepare` makes one, whose folder is then copied there."
         )
     return there
+
+
+def prepared_with(root: str | Path) -> tuple[bool, bool]:
+    """Whether a prepared dataset was made with a split file, whose parts are its splits, and with a merge table."""
+    facts = Place(root).manifest().facts
+    return "parts" in facts, "unmerged" in facts
 
 
 def require_raw(root: str | Path) -> None:
@@ -80,7 +88,11 @@ class PreparedDataset(Dataset):
         self.facts = manifest.facts
         self.size, self.fit = manifest.size, str(manifest.facts["fit"])
         self.label_space = manifest.label_space
+        unmerged = manifest.facts.get("unmerged")
+        self.unmerged = None if unmerged is None else LabelSpace.from_dict(unmerged, MANIFEST)
+        """The classes before a merge table put some together; None where none did."""
         self.split: Split = manifest.splits[split]
+        self.name_of_split = split
         if expect is not None:
             self.require(**expect)
         self._ends = list(accumulate(shard.pictures for shard in self.split.shards))
@@ -136,6 +148,8 @@ class PreparedDataset(Dataset):
         palette: Sequence[Sequence[int]] | None = None,
         options: Mapping[str, Any] | None = None,
         at_least: tuple[int, int] | None = None,
+        part: Mapping[str, Any] | None = None,
+        merge: str | Path | None = None,
     ) -> None:
         """Compare what is stored with what a recipe's data section asks for; None asks for nothing.
 
@@ -143,14 +157,17 @@ class PreparedDataset(Dataset):
             name, options: of the dataset that was prepared ("prepared" is any).
             size: the recipe's load_size.
             fit: looked at only together with ``size``.
-            num_classes, unknown, remap: of the label space.
+            num_classes, unknown, remap: of the label space, before classes were merged.
             palette: that RGB label files were read with; the colours of the classes.
             at_least: (height, width) of the training, which is not to enlarge what was shrunk before.
+            part: what the recipe's split file says of the split (:meth:`clade.data.split_files.Part.to_dict`).
+            merge: the recipe's merge table.
 
         Raises:
             DataError: something differs; the message says what is stored, what is asked for and what to do.
         """
-        space, facts = self.label_space, self.facts
+        facts = self.facts
+        space = self.unmerged or self.label_space
         asked: list[tuple[str, Any, Any]] = [
             ("data.name", facts["name"], None if name == "prepared" else name),
             ("data.load_size", list(self.size), None if size is None else list(size)),
@@ -167,6 +184,23 @@ class PreparedDataset(Dataset):
                 raise DataError(
                     f"{self.place.root}: was prepared with {key} {_shown(have)}, but the recipe has {_shown(want)}. "
                     f"Set {key} to {_shown(have)}, or prepare the dataset again, into another folder, with this recipe."
+                )
+        if name not in (None, "prepared") or part is not None:
+            have, want = facts.get("parts", {}).get(self.name_of_split), plain(part)
+            if want != have:
+                raise DataError(
+                    f"{self.place.root}: '{self.name_of_split}' was prepared {_of_part(have)}, but the recipe is "
+                    f"{_of_part(want)}. Set data.split_file to that file, or prepare the dataset again, into another "
+                    "folder, with this recipe."
+                )
+        if name not in (None, "prepared") or merge is not None:
+            wanted = space if merge is None else merged_space(space, merge)[0]
+            if wanted != self.label_space:
+                raise DataError(
+                    f"{self.place.root}: was prepared with {self.label_space.num_classes} classes, made of "
+                    f"{space.num_classes} by a merge table, but the recipe has data.merge {_shown(merge)}, which gives "
+                    "others. Set data.merge to that table, or prepare the dataset again, into another folder, with "
+                    "this recipe."
                 )
         if at_least is not None and any(have < want for have, want in zip(self.size, at_least, strict=True)):
             raise DataError(
@@ -185,6 +219,10 @@ def plain(value: Any) -> Any:
     if hasattr(value, "to_dict"):
         return plain(value.to_dict())
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _of_part(part: Any) -> str:
+    return "without a split file" if part is None else f"with a split file that makes it of {part}"
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clade.data.base import Dataset, create_dataset
+from clade.data.merged import unmerged_space
 from clade.data.prepared.dataset import plain, stored_manifest
 from clade.data.prepared.manifest import MANIFEST, NAME, Manifest, write_json
 from clade.data.prepared.places import is_url, require_space
@@ -78,6 +79,7 @@ def prepare(
     shard_mib: int = 256,
     workers: int | None = None,
     on_error: OnError = "stop",
+    parts: Mapping[str, Mapping[str, Any]] | None = None,
     progress: bool = True,
 ) -> Prepared:
     """Store what ``Resized(dataset, size, fit)`` gives, without loss, for :class:`PreparedDataset` to read.
@@ -95,6 +97,7 @@ def prepare(
         shard_mib: about how large a file becomes.
         workers: reading processes; 0 reads in this one, by default one per core.
         on_error: a picture that cannot be read stops everything, or is left out and counted.
+        parts: split -> what the split file says of it, for :meth:`PreparedDataset.require` to compare with.
         progress: show a bar, where there is a terminal.
 
     Raises:
@@ -131,6 +134,11 @@ def prepare(
         "label_space": plain(_one_space(datasets, out).to_dict()),
         "splits": {split: _listing(dataset) for split, dataset in datasets.items()},
     }
+    unmerged = [space for dataset in datasets.values() if (space := unmerged_space(dataset)) is not None]
+    if unmerged:
+        facts["unmerged"] = plain(unmerged[0].to_dict())
+    if parts:
+        facts["parts"] = plain(parts)
     try:
         _claim(out, facts)
         with _only_here(out):
