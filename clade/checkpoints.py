@@ -120,9 +120,14 @@ def _is_large(value: Tensor) -> bool:
 
 def _in_half(key: str, value: Tensor) -> Tensor:
     """float16; CheckpointError where that overflows, or loses more than a rounding to its 11 bits."""
+    if not value.isfinite().all():
+        raise CheckpointError(
+            f"'{key}' has values that are no finite numbers, in whatever precision. Take weights from before the "
+            "training went wrong."
+        )
     stored = value.to(torch.float16)
     lost = (stored.double() - value.double()).norm()
-    if not lost <= _ROUNDING * value.double().norm():  # also where it is not a number
+    if not lost <= _ROUNDING * value.double().norm():  # also where it is infinite
         raise CheckpointError(
             f"'{key}' has values up to {value.abs().max():.3g}, which 16 bits do not hold (up to 65504, and full "
             "precision from 0.00006 on). Store these weights in 32 bits."

@@ -67,8 +67,10 @@ def run(args: argparse.Namespace, size: Size | None) -> int:
     maps, where = _maps(args, original, size)
     fitted = _fit(args, original, converted, size)
     shown = track(maps, "comparing", transient=True, disable=not sys.stderr.isatty())
-    result = kept(original.generator, converted.generator, shown)
     save(converted.generator, out, converted.label_space, converted.recipe, converted.info, half=args.half)
+    # What is kept is told of the weights that were written, which --half has rounded.
+    written = read_checkpoint(out).generator if args.half else converted.generator
+    result = kept(original.generator, written, shown)
     if recipe is not None and recipe_out is not None:
         _write_recipe(recipe, recipe_out)
     if args.json:

@@ -47,6 +47,9 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder of the dataset; by default that of the recipe")
     parser.add_argument("--dataset", metavar="NAME", help="its layout; by default that of the recipe")
     parser.add_argument("--split", metavar="NAME", help="whose label maps are drawn; by default the recipe's (val)")
+    parser.add_argument(
+        "--as-is", action="store_true", help="own splits and classes of the data, not the recipe's split_file and merge"
+    )
     parser.add_argument("--protocol", default="paper", help="paper, oasis, or a FILE.yaml")
     parser.add_argument("--metrics", metavar="LIST", help="scores instead of the protocol's, as in miou,fid,kid")
     parser.add_argument("--judge", metavar="SPEC", help="segmenter of mIoU and accuracy: NAME=PATH, hf:NAME, or a file")
@@ -151,7 +154,7 @@ def _draw_sheet(args: argparse.Namespace, paths: dict[str, Path], options: dict[
         args.protocol,
         maps=args.maps,
         device=args.device,
-        **{key: options[key] for key in ("dataset", "split", "size", "seed", "precision")},
+        **{key: options[key] for key in ("dataset", "split", "as_is", "size", "seed", "precision")},
     )
     try:
         save_png(page, args.sheet)
@@ -174,6 +177,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "dataset": args.dataset,
         "split": args.split,
+        "as_is": args.as_is,
         "metrics": metrics,
         "judge": args.judge,
         "judge_map": args.judge_map,

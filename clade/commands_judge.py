@@ -48,6 +48,9 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="the dataset; by default that of the judge's own recipe")
     parser.add_argument("--name", metavar="DATASET", help="its layout (folder, camvid, ...)")
     parser.add_argument("--split", help="which part (val)")
+    parser.add_argument(
+        "--as-is", action="store_true", help="own splits and classes of the data, not the recipe's split_file and merge"
+    )
     parser.add_argument("--size", metavar="HxW", help="of photos and labels; by default as trained, else their own")
     parser.add_argument("--map", metavar="FILE", help="YAML: class of the dataset: class of the judge (or a list)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
@@ -64,13 +67,15 @@ def score(args: argparse.Namespace, _: list[str]) -> int:
             raise UsageError(f"--{option} is {value}; needed is at least 1.")
 
     from clade.complexity.measuring import checked_device
+    from clade.evaluation.data import telling_way_out
     from clade.judging import score
     from clade.metrics import judges
     from clade.training.builders import build_dataset
 
     device = checked_device(_device(args.device), "fp32")
     data, split = _data(args)
-    dataset = build_dataset(data, split)
+    with telling_way_out(data):
+        dataset = build_dataset(data, split)
     judge = judges.open(args.judge, names=dataset.label_space.names, mapping=args.map).to(device)
     _notes(judge)
     recipe = getattr(judge, "recipe", None)
@@ -124,6 +129,7 @@ def _data(args: argparse.Namespace) -> tuple[DataConfig, str]:
     from dataclasses import replace
 
     from clade.config import DataConfig, Recipe
+    from clade.evaluation.data import in_layout, stored_as_is
     from clade.metrics.judges.trained import read_judge
 
     recipe = None
@@ -137,7 +143,9 @@ def _data(args: argparse.Namespace) -> tuple[DataConfig, str]:
         if args.data is not None:
             data = replace(data, root=args.data)
         if args.name is not None:
-            data = replace(data, name=args.name, options={})
+            data = in_layout(data, args.name)
+        if args.as_is:
+            data = stored_as_is(data)
     elif file.suffix == ".safetensors" or (len(file.parts) > 1 and ":" not in args.judge and "=" not in args.judge):
         raise CheckpointError(f"{file}: no such file. A judge is the best.safetensors that `clade judge train` writes.")
     elif args.data is None:

@@ -147,7 +147,7 @@ def _target(text: str | None) -> Any:
 
 def info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a .safetensors file that clade wrote, or demo: weights that come with it")
-    parser.add_argument("--classes", action="store_true", help="also list number, colour and name of every class")
+    parser.add_argument("--classes", action="store_true", help="also list what numbers and colours of label files mean")
     parser.add_argument("--json", action="store_true", help="print everything, the recipe included, for programs")
 
 
@@ -191,14 +191,18 @@ def info(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _print_classes(space: LabelSpace) -> None:
-    """What to write, or to paint with, into a label map."""
-    rows = [*zip(range(space.num_classes), space.colors, space.names, strict=True)]
-    rows += [] if space.unknown is None else [(space.unknown, space.unknown_color, "unknown")]
-    print("\nnumber  colour (r, g, b)           class")
-    for number, (r, g, b), name in rows:
-        print(f"{number:6}  ({r:3}, {g:3}, {b:3})  #{r:02x}{g:02x}{b:02x}  {name}")
-    for number, target in space.remap.items():
-        print(f"{number:6}  read as {target}")
+    """What to write, or to paint with, into a label map; two lists where numbers are read as others (``remap``)."""
+    own = [*range(space.num_classes)] + ([] if space.unknown is None else [space.unknown])
+    names = dict(zip(own, [*space.names, "unknown"], strict=False))
+    colors = [*space.colors, space.unknown_color][: len(own)]
+    if space.remap:
+        print("\nnumber  is read as")
+        for number, target in sorted({**{number: number for number in own}, **space.remap}.items()):
+            print(f"{number:6}  {names[target]}")
+    print(f"\n{'' if space.remap else 'number  '}colour (r, g, b)           class")
+    for number, (r, g, b) in zip(own, colors, strict=True):
+        first = "" if space.remap else f"{number:6}  "
+        print(f"{first}({r:3}, {g:3}, {b:3})  #{r:02x}{g:02x}{b:02x}  {names[number]}")
 
 
 def profile_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,18 @@ from pathlib import Path
 
 from benchmarks.real.plan import FOLDER, read_plan
 from benchmarks.real.report import REAL, write_report
-from benchmarks.real.stages import Job, analyze, convert, costs, evaluate, facts, finished, sheets, train, train_judge
+from benchmarks.real.stages import (
+    Job,
+    analyze,
+    convert,
+    costs,
+    evaluate_all,
+    facts,
+    finished,
+    sheets,
+    train,
+    train_judge,
+)
 from clade import CladeError
 
 
@@ -66,19 +77,16 @@ def main(argv: list[str] | None = None) -> int:
         rounds=args.rounds,
         inception=args.inception,
     )
-    complete = train_judge(job) and train(job, args.only)
-    if job.judge.exists():
-        for one in plan.trainings:
-            if finished(out / one.name):
-                evaluate(job, one.name, job.checkpoint(one.name))
-    if not complete or args.only:
-        print("Done what --only asked for." if complete else "Not all of the plan is done; the same command goes on.")
-        return 0 if complete else 3
-    done = convert(job)
-    for stage in (costs, analyze, sheets, facts):
-        stage(job)
-    print(job.results, "is done." if done else "lacks fine-tunes; the same command goes on.")
-    return 0 if done else 3
+    judged = train_judge(job)
+    complete = judged and train(job, args.only)
+    if judged:
+        complete = evaluate_all(job) and complete
+        facts(job)
+    if judged and not args.only:  # of what is trained so far
+        for stage in (convert, costs, analyze, sheets):
+            complete = stage(job) and complete
+    print(f"{job.results}: {'complete' if complete else 'not all is done; the same command goes on'}.")
+    return 0 if complete else 3
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ CARD = """\
 {note}Weights that come with clade: a picture in seconds, offline, without training.
 
     clade generate demo                            # the label maps in streets/, into pictures/
-    clade generate demo MAPS --size 128x171        # label maps of your own: numbers, palette or colours as below
+    clade generate demo MAPS --size {height}x{drawn_px}        # your own: numbers, palette or colours as below
     clade info demo --classes
 
 | | |
@@ -138,7 +138,7 @@ def write(checkpoint: str | Path, evaluation: str | Path, out: Path = WEIGHTS, n
             raise CladeError(f"{evaluation}: is of other weights than {checkpoint}. Evaluate these.")
         maps = [LabelMap(read_label(file.path, found.label_space)) for file in find_labels([STREETS])[0]]
         same = difference(found.generator, read_checkpoint(small).generator, maps)
-        text = card(found, scored, same, [*hashes.values()], size, fitting[0], note)
+        text = card(found, scored, same, [*hashes.values()], size, fitting[0], note, out.name)
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(out) as temporary:
             temporary.write_bytes(small.read_bytes())
@@ -148,7 +148,14 @@ def write(checkpoint: str | Path, evaluation: str | Path, out: Path = WEIGHTS, n
 
 
 def card(
-    found: Checkpoint, scored: Evaluation, same: Difference, hashes: list[str], size: int, what: str, note: str
+    found: Checkpoint,
+    scored: Evaluation,
+    same: Difference,
+    hashes: list[str],
+    size: int,
+    what: str,
+    note: str,
+    file: str = WEIGHTS.name,
 ) -> str:
     """The model card, filled in."""
     space, recipe = found.label_space, found.recipe
@@ -164,10 +171,11 @@ def card(
         parameters=sum(p.numel() for p in found.generator.parameters()) / 1e6,
         height=height,
         width_px=width,
+        drawn_px=round(height * 4 / 3) if width == height else width,  # CamVid's shape, which a square squeezed
         trained=", ".join(f"{key} {value}" for key, value in kept.items()),
         recipe=recipe["name"],
         date=scored.created.split("T")[0],
-        file=WEIGHTS.name,
+        file=file,
         mib=size / 2**20,
         sha256=hashes[1],
         sha256_before=hashes[0],
@@ -177,7 +185,7 @@ def card(
         command=training_command(recipe),
         scores=_scores(scored),
         pictures=scored.pictures,
-        data=f"part '{data['split']}'{_of_file(recipe)}, SHA-256 `{data['sha256']}`",
+        data=f"part '{data['split']}'{_of_file(data, recipe)}, SHA-256 `{data['sha256']}`",
         protocol=scored.protocol["name"],
         scored=what,
         notes="".join(f"\nNote: {line}\n" for line in scored.details.get("notes", ())),
@@ -186,8 +194,8 @@ def card(
     )
 
 
-def _of_file(recipe: Mapping[str, Any]) -> str:
-    split_file = recipe["data"].get("split_file")
+def _of_file(data: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    split_file = data.get("split_file", recipe["data"].get("split_file"))  # older evaluations do not say
     return f" of the split file '{Path(split_file).stem}'" if split_file else ""
 
 
@@ -264,7 +272,8 @@ def write_streets(data: Path, folder: Path, count: int = MAPS) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     palette = np.zeros((256, 3), np.uint8)
     palette[: space.num_classes] = space.colors
-    palette[space.unknown or 255] = space.unknown_color
+    if space.unknown is not None:
+        palette[space.unknown] = space.unknown_color
     written = []
     for k in range(count):
         file = files[(2 * k + 1) * len(files) // (2 * count)]

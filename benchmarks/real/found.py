@@ -99,6 +99,8 @@ def compared(ours: Sequence[Sequence[float]], theirs: float, deviation: float) -
     if not all(ours):
         return "-", "not trained"
     difference = statistics.mean(ours[0]) - statistics.mean(ours[1])
+    if deviation != deviation:
+        return f"{difference:+.2f}", "not decided; no system has several seeds"
     error = deviation * sum(1 / len(values) for values in ours) ** 0.5
     shown = f"{difference:+.2f} ± {error:.2f}"
     if abs(difference) > 2 * error:

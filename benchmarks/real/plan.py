@@ -115,6 +115,8 @@ def read_plan(name: str) -> Plan:
     except (TypeError, KeyError, AttributeError) as error:
         raise CladeError(f"{path}: not a plan ({error}); see {FOLDER.name}/camvid-128.yaml for one.") from error
     used = {*sheet, *(one for table in tables.values() for one in table), plan.convert, plan.analyze} - {None}
+    if Recipe.from_yaml(plan.recipe).training.steps is None:
+        raise CladeError(f"{path}: its recipe {plan.recipe} has no training.steps, by which one tells what is done.")
     if not used <= systems.keys():
         raise CladeError(f"{path}: names systems that it does not have: {', '.join(sorted(used - systems.keys()))}.")
     return plan

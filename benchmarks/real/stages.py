@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import clade
-from benchmarks.real.plan import Plan, Training
+from benchmarks.real.plan import Plan
 from clade.atomic import atomic_path
 from clade.checkpoints import read_checkpoint, read_header
 from clade.complexity import count
@@ -81,19 +81,20 @@ def finished(folder: Path, steps: int | None = None) -> bool:
 
 
 def train_judge(job: Job) -> bool:
-    """The segmenter of the plan; whether it is ready."""
-    marker = job.out / "judge" / "finished"
-    if marker.exists():
+    """The segmenter of the plan, and its scores on real photos -> results/judge.json; whether it is ready."""
+    marker, told = job.out / "judge" / "finished", job.results / "judge.json"
+    if not marker.exists():
+        words = ["judge", "train", job.plan.judge, "--data.root", job.data, "--training.threads", str(job.threads)]
+        codes = run_all(job, {"judge": [*words, "--out", str(job.out / "judge")]})
+        if codes["judge"] or out_of_time(job):
+            return False
+        marker.touch()
+    if told.exists() and json.loads(told.read_text())["sha256"] == file_hash(job.judge):
         return True
-    words = ["judge", "train", job.plan.judge, "--data.root", job.data, "--training.threads", str(job.threads)]
-    codes = run_all(job, {"judge": [*words, "--out", str(job.out / "judge")]})
-    if codes["judge"] or _out_of_time(job):
-        return False
-    marker.touch()
     judge = open_judge(job.judge)
-    recipe = Training(system="", seed=0, recipe=job.plan.recipe, overrides={}).resolved(job.data)
-    found = {split: score(judge, recipe.data, split).to_dict() for split in job.plan.splits}
-    write_json(job.results / "judge.json", {"key": judge.key, "sha256": file_hash(job.judge), "ceilings": found})
+    data = job.plan.trainings[0].resolved(job.data).data
+    found = {split: score(judge, data, split).to_dict() for split in job.plan.splits}
+    write_json(told, {"key": judge.key, "sha256": file_hash(job.judge), "ceilings": found})
     return True
 
 
@@ -114,11 +115,11 @@ def train(job: Job, names: Sequence[str] = ()) -> bool:
 
 def run_all(job: Job, commands: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Run `clade ...` commands, a few at once; name -> exit code. After the deadline they are told to save and stop."""
-    waiting, running, codes = list(commands), {}, dict.fromkeys(commands, 1)
+    waiting, running, told, codes = list(commands), {}, set(), dict.fromkeys(commands, 1)
     environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     try:
-        while running or (waiting and not _out_of_time(job)):
-            while waiting and len(running) < job.jobs and not _out_of_time(job):
+        while running or (waiting and not out_of_time(job)):
+            while waiting and len(running) < job.jobs and not out_of_time(job):
                 name = waiting.pop(0)
                 (job.out / name).mkdir(parents=True, exist_ok=True)
                 print(f"{name}: begins ({len(waiting)} waiting)", flush=True)
@@ -126,17 +127,18 @@ def run_all(job: Job, commands: Mapping[str, Sequence[str]]) -> dict[str, int]:
                     running[name] = subprocess.Popen(
                         [sys.executable, "-m", "clade", *commands[name]], stdout=log, stderr=log, env=environment
                     )
-            if _out_of_time(job):
-                for process in running.values():
-                    process.send_signal(signal.SIGTERM)
+            if out_of_time(job):
+                for name in running.keys() - told:
+                    running[name].send_signal(signal.SIGTERM)  # once: a second one would end it before it has saved
+                    told.add(name)
             for name, process in list(running.items()):
                 try:
                     codes[name] = process.wait(timeout=1.0)
                 except subprocess.TimeoutExpired:
                     continue
                 del running[name]
-                told = (job.out / name / "log.txt").read_text(encoding="utf-8").split("\n")
-                last = next((line for line in reversed(told) if line.strip()), "")
+                log = (job.out / name / "log.txt").read_text(encoding="utf-8").split("\n")
+                last = next((line for line in reversed(log) if line.strip()), "")
                 print(f"{name}: ended with {codes[name]}: {last}", flush=True)
     finally:
         for process in running.values():
@@ -146,17 +148,32 @@ def run_all(job: Job, commands: Mapping[str, Sequence[str]]) -> dict[str, int]:
     return codes
 
 
-def _out_of_time(job: Job) -> bool:
+def out_of_time(job: Job) -> bool:
     return job.deadline is not None and time.monotonic() > job.deadline
 
 
-def evaluate(job: Job, name: str, checkpoint: Path) -> None:
-    """Scores of a checkpoint on every split, with photos of both references -> results/NAME/SPLIT-REFERENCE.json."""
+def evaluate_all(job: Job) -> bool:
+    """Scores of all finished trainings; whether all of them are there."""
+    names = (one.name for one in job.plan.trainings if finished(job.out / one.name))
+    return all(evaluate(job, name, job.checkpoint(name)) for name in names)
+
+
+def evaluate(job: Job, name: str, checkpoint: Path) -> bool:
+    """Scores of a checkpoint on every split, with photos of both references -> results/NAME/SPLIT-REFERENCE.json.
+
+    False where the time was up before all were there.
+    """
+    wanted = (file_hash(checkpoint), json.loads((job.results / "judge.json").read_text())["key"])
     for split in job.plan.splits:
         for reference in REFERENCES:
             target = job.results / name / f"{split}-{reference}.json"
-            if target.exists() and json.loads(target.read_text())["checkpoint"]["sha256"] == file_hash(checkpoint):
-                continue
+            if target.exists():
+                there = json.loads(target.read_text())
+                enough = "fid" in there["scores"] or not job.inception
+                if enough and (there["checkpoint"]["sha256"], there["weights"].get("judge")) == wanted:
+                    continue
+            if out_of_time(job):
+                return False
             found = clade.evaluate(
                 checkpoint,
                 job.data,
@@ -171,49 +188,56 @@ def evaluate(job: Job, name: str, checkpoint: Path) -> None:
             found.save(target)
             scores = ", ".join(f"{key} {value:.4g}" for key, value in found.scores.items())
             print(f"{name} on {split}, photos of {reference}: {scores}", flush=True)
+    return True
 
 
 def convert(job: Job) -> bool:
-    """SPADE -> CLADE by the rows of the patches, and by fitted tables; both fine-tuned; all evaluated."""
+    """SPADE -> CLADE by rows of patches and by fitted tables, all fine-tuned and evaluated; whether it is."""
     plan, done = job.plan, True
     if plan.convert is None:
         return True
-    for seed in plan.systems[plan.convert].seeds:
-        source = f"{plan.convert}-{seed}"
-        if not finished(job.out / source):
-            return False
-        commands = {}
-        kinds = {"converted": [], **({"fitted": ["--fit", str(plan.fit)]} if plan.fit else {})}
-        for kind, options in kinds.items():
-            name = f"{source}-{kind}"
-            recipe = job.out / name / "finetune.yaml"
-            if not recipe.exists():
-                (job.out / name).mkdir(parents=True, exist_ok=True)
-                words = ["convert", "--to", "clade", str(job.checkpoint(source)), "--data", job.data, *options]
-                words += ["--out", str(job.checkpoint(name)), "--recipe-out", str(recipe), "--json"]
-                told = subprocess.run(
-                    [sys.executable, "-m", "clade", *words], check=True, stdout=subprocess.PIPE, text=True
-                ).stdout
-                write_json(job.results / name / "convert.json", json.loads(told))
-            if not finished(job.out / f"{name}-finetuned"):
-                words = ["train", str(recipe), "--data.root", job.data, "--training.threads", str(job.threads)]
-                commands[f"{name}-finetuned"] = [*words, "--out", str(job.out / f"{name}-finetuned")]
+    kinds = {"converted": [], **({"fitted": ["--fit", str(plan.fit)]} if plan.fit else {})}
+    for source in (f"{plan.convert}-{seed}" for seed in plan.systems[plan.convert].seeds):
+        if not finished(job.out / source) or out_of_time(job):
+            done = False
+            continue
+        recipes = {kind: _converted(job, source, f"{source}-{kind}", options) for kind, options in kinds.items()}
+        commands = {
+            f"{source}-{kind}-finetuned": [
+                *("train", str(recipe), "--out", str(job.out / f"{source}-{kind}-finetuned")),
+                *("--data.root", job.data, "--training.threads", str(job.threads)),
+            ]
+            for kind, recipe in recipes.items()
+            if not finished(job.out / f"{source}-{kind}-finetuned")
+        }
         run_all(job, commands)
-        for kind in kinds:
-            name = f"{source}-{kind}"
-            evaluate(job, name, job.checkpoint(name))
-            if finished(job.out / f"{name}-finetuned"):
-                evaluate(job, f"{name}-finetuned", job.checkpoint(f"{name}-finetuned"))
-            else:
-                done = False
+        for name in (f"{source}-{kind}{suffix}" for kind in kinds for suffix in ("", "-finetuned")):
+            there = not name.endswith("-finetuned") or finished(job.out / name)
+            done = there and evaluate(job, name, job.checkpoint(name)) and done
     return done
 
 
-def costs(job: Job) -> None:
-    """Seconds per training step and per drawn picture, all systems taking turns -> results/costs.json."""
+def _converted(job: Job, source: str, name: str, options: Sequence[str]) -> Path:
+    """Convert a checkpoint, unless that is done; the recipe of the fine-tune."""
+    recipe, told = job.out / name / "finetune.yaml", job.results / name / "convert.json"
+    of = json.loads(told.read_text())["info"]["converted_from_sha256"] if told.exists() else None
+    if not recipe.exists() or of != file_hash(job.checkpoint(source)):
+        (job.out / name).mkdir(parents=True, exist_ok=True)
+        words = ["convert", "--to", "clade", str(job.checkpoint(source)), "--data", job.data, *options]
+        words += ["--out", str(job.checkpoint(name)), "--recipe-out", str(recipe), "--json"]
+        clade = [sys.executable, "-m", "clade", *words]
+        write_json(told, json.loads(subprocess.run(clade, check=True, stdout=subprocess.PIPE, text=True).stdout))
+        shutil.rmtree(job.out / f"{name}-finetuned", ignore_errors=True)  # of another SPADE, or none
+    return recipe
+
+
+def costs(job: Job) -> bool:
+    """Seconds per training step and drawn picture, all systems taking turns -> results/costs.json; whether it is."""
     target = job.results / "costs.json"
     if target.exists():
-        return
+        return True
+    if out_of_time(job):
+        return False
     use_cores(job.threads)
     rounds = job.rounds
     first = {one.system: one for one in reversed(job.plan.trainings)}
@@ -242,14 +266,17 @@ def costs(job: Job) -> None:
         "draw_seconds": draws,
     }
     write_json(target, found)
+    return True
 
 
-def analyze(job: Job) -> None:
-    """Section 3.1 of the trained SPADE -> results/analysis/."""
+def analyze(job: Job) -> bool:
+    """Section 3.1 of the trained SPADE -> results/analysis/; whether it is there."""
     plan = job.plan
     if plan.analyze is None or (job.results / "analysis" / "analysis.json").exists():
-        return
+        return True
     source = f"{plan.analyze}-{plan.systems[plan.analyze].seeds[0]}"
+    if not finished(job.out / source) or out_of_time(job):
+        return False
     scratch = job.out / "analysis"
     words = ["analyze", str(job.checkpoint(source)), "--data", job.data, "--out", str(scratch), "--pictures", "1"]
     subprocess.run([sys.executable, "-m", "clade", *words], check=True)
@@ -257,15 +284,20 @@ def analyze(job: Job) -> None:
     for path in sorted(scratch.iterdir()):
         if path.suffix == ".png" or path.name in ("analysis.json", "resolutions.csv"):
             shutil.copyfile(path, job.results / "analysis" / path.name)
+    return True
 
 
-def sheets(job: Job) -> None:
-    """Label map, photo and every system's picture of the same label maps -> results/sheet-SPLIT.png."""
+def sheets(job: Job) -> bool:
+    """Label map, photo and every system's picture of the same label maps -> results/sheet-SPLIT.png; whether it is."""
     plan = job.plan
+    names = [f"{name}-{plan.systems[name].seeds[0]}" for name in plan.sheet]
+    if not names or out_of_time(job) or not all(finished(job.out / name) for name in names):
+        return not names
     chosen = {plan.systems[name].title: job.checkpoint(f"{name}-{plan.systems[name].seeds[0]}") for name in plan.sheet}
     for split in plan.splits:
         pictures = comparison_sheet(chosen, job.data, split=split, seed=plan.sheet_seed, maps=plan.maps)
         save_png(pictures, job.results / f"sheet-{split}.png")
+    return True
 
 
 def facts(job: Job) -> None:

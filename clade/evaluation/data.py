@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 from clade.checkpoints import Checkpoint, read_checkpoint
 from clade.config import DataConfig, Recipe
 from clade.data import Batch, Dataset, is_prepared
-from clade.errors import CladeError, DataError
+from clade.errors import CladeError, DataError, LabelError
 from clade.scoring import Protocol
 from clade.training.builders import build_dataset
 
@@ -41,15 +43,16 @@ class Subject:
         root: str | Path | None = None,
         name: str | None = None,
         split: str | None = None,
+        as_is: bool = False,
     ) -> Subject:
-        """Read a checkpoint; root, name and split as :func:`data_of` takes them.
+        """Read a checkpoint; root, name, split and as_is as :func:`data_of` takes them.
 
         Raises:
             CladeError: no recipe and no size or data given instead.
         """
         path = Path(path)
         checkpoint = read_checkpoint(path)
-        config = data_of(checkpoint, path, root, name, split)
+        config = data_of(checkpoint, path, root, name, split, as_is)
         if protocol.size is None and checkpoint.recipe is None:
             raise CladeError(f"{path}: carries no recipe that says the size of pictures. Give it (--size HxW).")
         size, fit = protocol.size or config.size, protocol.fit or config.fit
@@ -70,15 +73,21 @@ class Subject:
 
 
 def data_of(
-    checkpoint: Checkpoint, path: Path, root: str | Path | None, name: str | None, split: str | None
+    checkpoint: Checkpoint,
+    path: Path,
+    root: str | Path | None,
+    name: str | None,
+    split: str | None,
+    as_is: bool = False,
 ) -> DataConfig:
-    """How to read the dataset: as in the checkpoint's recipe where that is of the same dataset.
+    """How to read the dataset: as in the checkpoint's recipe, as far as another layout has that.
 
     Args:
         path: the checkpoint's, for messages.
         root: folder of the dataset; None for that of the recipe.
         name: of the dataset's layout; None for that of the recipe.
-        split: what is drawn; None for that of the recipe.
+        split: what is drawn; None for that of the recipe. With a split file, one of its parts.
+        as_is: the dataset's own splits and classes, without the recipe's split file and merge table.
 
     Raises:
         CladeError: neither a recipe nor a folder.
@@ -90,9 +99,9 @@ def data_of(
     if name is None:
         # Drawn scenes have no files: a folder that is given holds something else.
         name = "folder" if own is None or (own.name == "scenes" and root is not None) else own.name
-    config = own or DataConfig()
-    if own is None or name != own.name:
-        config = DataConfig(name=name, size=config.size, fit=config.fit)
+    config = in_layout(own or DataConfig(name=name), name)
+    if as_is:
+        config = stored_as_is(config)
     if root is not None:
         config = dataclasses.replace(config, root=str(root))
     if split is not None:
@@ -102,13 +111,50 @@ def data_of(
     return dataclasses.replace(config, cache_mib=0, load_size=config.load_size if prepared else None)
 
 
+def in_layout(config: DataConfig, name: str) -> DataConfig:
+    """The same pictures and classes, from a dataset in a layout that may be another one.
+
+    Parts and merged classes are kept, or other pictures would pass for these; how files are read is the layout's own.
+    """
+    if name == config.name:
+        return config
+    kept = ("root", "size", "fit", "train_split", "val_split", "split_file", "merge")
+    return DataConfig(name=name, **{key: getattr(config, key) for key in kept})
+
+
+def stored_as_is(config: DataConfig) -> DataConfig:
+    """Without split file and merge table; the splits are then train and val, where they were parts."""
+    default = config if config.split_file is None else DataConfig()
+    return dataclasses.replace(
+        config, split_file=None, merge=None, train_split=default.train_split, val_split=default.val_split
+    )
+
+
+@contextmanager
+def telling_way_out(config: DataConfig) -> Iterator[None]:
+    """Lets the message about data that do not fit split file or merge table end with how to do without."""
+    try:
+        yield
+    except (DataError, LabelError) as error:
+        named = {"split_file": config.split_file, "merge": config.merge}
+        files = [f"{key} {value}" for key, value in named.items() if value is not None]
+        if not files or (config.root is not None and not Path(config.root).exists()):
+            raise
+        kind = LabelError if isinstance(error, LabelError) else DataError
+        raise kind(
+            f"{error} (The recipe reads its data by {' and '.join(files)}; --as-is takes a dataset's own splits and "
+            "classes instead.)"
+        ) from error
+
+
 def open_split(config: DataConfig, split: str, checkpoint: Checkpoint, path: Path) -> Dataset:
     """A split of the dataset.
 
     Raises:
         CladeError: classes that are not the generator's.
     """
-    dataset = build_dataset(config, split)
+    with telling_way_out(config):
+        dataset = build_dataset(config, split)
     theirs, ours = dataset.label_space, checkpoint.label_space
     where = config.root or f"the data '{config.name}'"
     if theirs.num_rows != checkpoint.generator.num_rows or (ours is not None and ours.names != theirs.names):

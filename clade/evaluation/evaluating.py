@@ -41,6 +41,7 @@ def evaluate(
     *,
     dataset: str | None = None,
     split: str | None = None,
+    as_is: bool = False,
     metrics: Collection[str] | None = None,
     judge: str | Judge | None = None,
     judge_map: str | Path | None = None,
@@ -64,6 +65,7 @@ def evaluate(
         data: folder of the dataset; None for that of the checkpoint's recipe.
         protocol: ``paper``, ``oasis``, a YAML file, or a :class:`Protocol`.
         dataset, split: layout and part of the data; None for those of the recipe.
+        as_is: the dataset's own splits and classes, without the recipe's split file and merge table.
         metrics: scores to compute instead of the protocol's. What these need must be there.
         judge_map: YAML file that says which class of the judge is which of the dataset.
         judge, extractor, size, samples, seed, precision: change the protocol.
@@ -87,7 +89,7 @@ def evaluate(
     changes |= {"samples": samples, "seed": seed, "precision": precision}
     changes |= {"metrics": None if metrics is None else tuple(metrics)}
     named = metrics is not None or Path(str(protocol)).suffix in (".yaml", ".yml")
-    subject = Subject.open(path, find_protocol(protocol, changes), data, dataset, split)
+    subject = Subject.open(path, find_protocol(protocol, changes), data, dataset, split, as_is)
     found, chosen, config = subject.checkpoint, subject.protocol, subject.config
     if "diversity" in chosen.metrics and not draws_samples(found.generator):
         raise CladeError(
@@ -131,6 +133,8 @@ def evaluate(
             "name": config.name,
             "root": config.root,
             "split": config.val_split,
+            "split_file": config.split_file,
+            "merge": config.merge,
             "reference_split": subject.reference_split,
             "reference_pictures": scores.reference_pictures,
             "reference_sha256": scores.reference_sha256,

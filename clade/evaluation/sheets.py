@@ -26,6 +26,7 @@ def comparison_sheet(
     *,
     dataset: str | None = None,
     split: str | None = None,
+    as_is: bool = False,
     size: tuple[int, int] | None = None,
     seed: int | None = None,
     precision: str | None = None,
@@ -38,7 +39,7 @@ def comparison_sheet(
 
     Args:
         systems: name -> checkpoint.
-        data, protocol, dataset, split, size, seed, precision, device: as in :func:`clade.evaluate`.
+        data, protocol, dataset, split, as_is, size, seed, precision, device: as in :func:`clade.evaluate`.
         maps: how many label maps; the protocol's seed chooses which.
 
     Raises:
@@ -50,7 +51,7 @@ def comparison_sheet(
     names: tuple[str, ...] | None = None
     for title, path in systems.items():
         changed = find_protocol(protocol, {"size": size, "seed": seed, "precision": precision})
-        subject = Subject.open(path, changed, data, dataset, split)
+        subject = Subject.open(path, changed, data, dataset, split, as_is)
         found = subject.split(subject.config.val_split)
         order = np.random.default_rng(changed.seed).permutation(len(found))
         chosen = Chosen(found, sorted(int(k) for k in order[:maps]))

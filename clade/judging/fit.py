@@ -24,9 +24,9 @@ from clade.metrics.judges.base import Judge
 from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder
 from clade.metrics.judges.trained import check_classes as check_count
 from clade.training.builders import build_augment, build_dataset, build_weights
-from clade.training.checks import check_classes, check_parts
+from clade.training.checks import check_classes, check_parts, data_facts
 from clade.training.ema import Ema
-from clade.training.folder import BEST, LAST, STATE, tidy
+from clade.training.folder import BEST, LAST, STATE, data_changes, tidy
 from clade.training.launch import make_fabric
 from clade.training.report import Report
 from clade.training.signals import stop_on_signal
@@ -115,6 +115,7 @@ class _Run:
         check_parts(data, self.dataset, self.validation)
         check_classes(self.dataset, self.validation)
         self.space = self.dataset.label_space
+        self.files = data_facts(data, self.dataset)  # now: a file may change while this runs
         check_count(self.space)
         self.skipped = Skipped(folder, fabric, fresh=fresh)
         self.weights = build_weights(data, self.dataset, progress=fabric.is_global_zero and not quiet)
@@ -310,6 +311,7 @@ class _Run:
                 "best": self.best,
                 "per_step": self.per_step,
                 "pictures": len(self.dataset),
+                "data": self.files,
                 "recipe": self.recipe.to_dict(),
             }
             modules = {"network": self.network, "ema": self.ema.generator}
@@ -325,8 +327,9 @@ class _Run:
         before |= {"pictures per step": facts["per_step"], "pictures": facts["pictures"]}
         now |= {"pictures per step": self.per_step, "pictures": len(self.dataset)}
         changed = sorted(k for k in before.keys() | now.keys() if k not in _FREE and before.get(k) != now.get(k))
-        if changed:
-            listed = ", ".join(f"{k} ({before.get(k)} -> {now.get(k)})" for k in changed[:5])
+        files = data_changes(facts, self.files)
+        if changed or files:
+            listed = ", ".join([f"{k} ({before.get(k)} -> {now.get(k)})" for k in changed[:5]] or files)
             raise RecipeError(
                 f"{self.folder} holds a training by another recipe: {listed}. "
                 "Use the same recipe to go on, another --out, or --fresh to begin anew there."

@@ -201,7 +201,7 @@ class LabelSpace:
             raise LabelError(
                 f"{source}: {int(counts.sum())} pixels in {len(values)} colours belong to no class ({listed} pixels). "
                 "A colour-coded label map needs 'colors' in classes.json that match exactly, and must never have been "
-                "a JPEG or resized smoothly."
+                f"a JPEG or resized smoothly.{self._of_numbers()}"
             )
         return ids.astype(np.uint8 if self.num_rows <= 256 else np.int32)
 
@@ -222,6 +222,15 @@ class LabelSpace:
         for source, target in self.remap.items():
             table[source] = self.num_classes if target == self.unknown else target
         return table
+
+    def _of_numbers(self) -> str:
+        """What else may be wrong with colours where classes are other ones than in the files."""
+        if not self.remap:
+            return ""
+        return (
+            " Here numbers of the files are read as others (data.remap or data.merge), and colours are those of the "
+            "classes after that: save label maps with the files' own numbers, as one channel or a palette."
+        )
 
     def _extent(self) -> str:
         unknown = "no unknown class" if self.unknown is None else f"unknown = {self.unknown}"

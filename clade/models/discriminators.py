@@ -83,7 +83,8 @@ class Look:
         fake: their generated images (N, 3, H, W) in [-1, 1].
         real: their photos, of the same shape.
         instance_edges: whether the edge channel is shown, too.
-        visible: (N, 1, H, W), true where the images show something; None where they do everywhere.
+        visible: (N, 1, H, W), true where the images show something; None where they do everywhere, or where nobody asks
+            (``Discriminator.wants_visible``).
         numbers: uniform random numbers in [0, 1), (N, ``Discriminator.draws``); None where it draws none.
     """
 
@@ -100,6 +101,8 @@ class Discriminator(nn.Module, ABC):
 
     draws: int = 0
     """Random numbers per picture that :meth:`losses` needs."""
+    wants_visible: bool = False
+    """Whether :meth:`losses` reads ``Look.visible``, which is None otherwise."""
 
     @abstractmethod
     def losses(self, look: Look, of_features: Callable[[Features, Features], Losses]) -> Losses:
@@ -137,6 +140,9 @@ class ScoringDiscriminator(Discriminator):
 
 
 DISCRIMINATORS: Registry[type[Discriminator]] = Registry("discriminator")
+"""What ``discriminator.name`` of a recipe chooses from. A recipe and its data are given by keyword, as far as the class
+takes them: ``channels_in`` (labels, edge where used, and image together), ``num_classes`` (without the unknown one),
+``unknown_class``, ``width``, ``scales`` and ``layers``; all others are ``discriminator.options``."""
 
 
 @DISCRIMINATORS.register("multiscale")

@@ -38,6 +38,8 @@ class SegmentationDiscriminator(Discriminator):
         label_mix: weight of LabelMix, published 10 (Cityscapes: 5); 0 turns it off.
     """
 
+    wants_visible = True
+
     def __init__(
         self,
         num_classes: int,
@@ -81,10 +83,11 @@ class SegmentationDiscriminator(Discriminator):
     def check_size(self, size: tuple[int, int]) -> None:
         depth = len(self.down)
         if any(length % 2**depth for length in size):
+            fits = max(k for k in range(depth) if not any(length % 2**k for length in size))
+            smaller = f", or a smaller depth: discriminator.options={{depth: {fits}}}" if fits >= 2 else ""
             raise CladeError(
                 f"The segmentation discriminator halves images {depth} times and cannot see {size[0]}x{size[1]}: both "
-                f"must be multiples of {2**depth}. Choose another data.size, or a smaller depth: "
-                f"discriminator.options={{depth: {depth - 1}}}."
+                f"must be multiples of {2**depth}. Choose another data.size{smaller}."
             )
 
     def losses(self, look: Look, of_features: Callable[[Features, Features], Losses]) -> Losses:

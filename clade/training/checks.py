@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 from clade.config import DataConfig
 from clade.data import Dataset
@@ -26,6 +28,19 @@ def check_parts(config: DataConfig, training: Dataset, validation: Dataset) -> N
     one, two = part_of(config, config.train_split), part_of(config, config.val_split)
     if one is not None and two is not None and config.train_split != config.val_split:
         require_apart(one, two, training, validation)
+
+
+def data_facts(config: DataConfig, training: Dataset) -> dict[str, Any]:
+    """What files say that a recipe only names, in JSON's plain values: the parts of its split file, and the classes.
+
+    The classes also tell of ``data.merge``, whose table is in their names and numbers.
+    """
+    parts = {name: part_of(config, name) for name in (config.train_split, config.val_split)}
+    facts = {
+        "parts": {name: None if part is None else part.to_dict() for name, part in parts.items()},
+        "classes": training.label_space.to_dict(),
+    }
+    return json.loads(json.dumps(facts))
 
 
 def check_batch(generator: Generator, size: tuple[int, int], pictures: int) -> None:

@@ -30,7 +30,7 @@ from clade.training.builders import (
     lr_factor,
 )
 from clade.training.calibration import calibrated
-from clade.training.checks import check_batch
+from clade.training.checks import check_batch, data_facts
 from clade.training.diff_augment import DiffAugment, augmentation_numbers, parse_policy
 from clade.training.ema import Ema
 from clade.training.feed import Feed
@@ -134,6 +134,7 @@ class _Run:
         self.feed = Feed(recipe, folder, fabric, fresh=fresh, quiet=quiet)
         self.dataset, self.validation, self.skipped = self.feed.dataset, self.feed.validation, self.feed.skipped
         self.space, self.edges = self.dataset.label_space, self.feed.edges
+        self.files = data_facts(recipe.data, self.dataset)  # now: a file may change while this runs
         with fabric.rank_zero_first():  # the others then find the real photos' statistics on disk
             self.scores = build_scores(recipe, self.dataset, self.validation, fabric.device)
         torch.manual_seed(config.seed)
@@ -363,6 +364,7 @@ class _Run:
                 "per_step": self.per_step,
                 "pictures": len(self.dataset),
                 "threads": torch.get_num_threads(),
+                "data": self.files,
                 "recipe": self.recipe.to_dict(),
             }
             save_state(self.folder / STATE, modules, optimizers, facts)
@@ -378,7 +380,7 @@ class _Run:
 
     def _resume(self, path: Path) -> None:
         facts = read_facts(path)
-        changed = changes(facts, self.recipe.to_dict(), self.per_step, len(self.dataset))
+        changed = changes(facts, self.recipe.to_dict(), self.files, self.per_step, len(self.dataset))
         if changed:
             listed = ", ".join(changed[:5])
             raise RecipeError(

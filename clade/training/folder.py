@@ -52,12 +52,15 @@ def tidy(folder: Path, fresh: bool) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def changes(facts: Mapping[str, Any], recipe: Mapping[str, Any], per_step: int, pictures: int) -> list[str]:
+def changes(
+    facts: Mapping[str, Any], recipe: Mapping[str, Any], data: Mapping[str, Any], per_step: int, pictures: int
+) -> list[str]:
     """What makes the training that ``facts`` tells of another one than this: "key (before -> now)", empty if nothing.
 
     Args:
         facts: as a training state holds them.
         recipe: plain values of the recipe now.
+        data: what its files say now (:func:`clade.training.checks.data_facts`).
         per_step: pictures per step now, over all processes.
         pictures: in the training data now.
     """
@@ -68,12 +71,30 @@ def changes(facts: Mapping[str, Any], recipe: Mapping[str, Any], per_step: int, 
             before[k] = None
     keys = sorted(k for k in before.keys() | now.keys() if k not in FREE and before.get(k) != now.get(k))
     found = [f"{k} ({before.get(k)} -> {now.get(k)}{LONGER if k in LENGTH else ''})" for k in keys]
+    found = found or data_changes(facts, data)
     if not found and facts["per_step"] != per_step:
         found = [f"training.devices ({facts['per_step']} -> {per_step} pictures per step)"]
     before_pictures = facts.get("pictures", pictures)
     if not found and before_pictures != pictures:
         found = [f"the dataset ({before_pictures} -> {pictures} pictures)"]
     return found
+
+
+def data_changes(facts: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """Which of the files that the recipe names say something else than when ``facts`` were stored, in words.
+
+    States from before these were stored have none, and nothing is compared.
+    """
+    before = facts.get("data")
+    if before is None:
+        return []
+    found = [
+        f"what data.split_file says of the part '{name}'"
+        for name in data["parts"]
+        if before["parts"].get(name) != data["parts"][name]
+    ]
+    keys = [key for key in data["classes"] if before["classes"].get(key) != data["classes"][key]]
+    return found + ([f"the classes ({', '.join(keys)}), by data.merge or the dataset's classes.json"] if keys else [])
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

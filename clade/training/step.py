@@ -97,7 +97,7 @@ class TrainableDiscriminator(nn.Module):
         visible = None
         if augment is not None:
             labels, fake, real = augment.labels(labels), augment.images(fake), augment.images(real)
-            visible = augment.visible(labels)
+            visible = augment.visible(labels) if self.discriminator.wants_visible else None
         look = Look(labels, fake, real, self.instance_edges, visible, numbers)
         return self.discriminator.losses(look, self.objective.of_features)
 

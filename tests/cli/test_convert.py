@@ -16,6 +16,7 @@ import clade
 from clade import Recipe
 from clade.checkpoints import read_header
 from clade.cli import main
+from clade.conversion import kept
 from clade.data import ScenesDataset
 from clade.labels import LabelSpace
 from clade.training.builders import build_generator
@@ -163,6 +164,20 @@ def test_converted_and_in_16_bits(call):
     assert code == 0
     assert out.splitlines()[-1] == "s-clade-half.safetensors"
     assert read_header("s-clade-half.safetensors")["half"] is True
+
+
+def test_what_is_told_of_a_conversion_to_16_bits_is_told_of_the_rounded_weights(call):
+    path = write_checkpoint(Path("s.safetensors"), name="spade", width=16, hidden=32)
+    words = ["--to", "clade", "--labels", "map.png", "--size", "64x64", "--json"]
+    ids = ScenesDataset(split="val", val_count=3, height=64, width=64).read(0).ids % 12
+    Image.fromarray(ids.astype(np.uint8)).save("map.png")
+    facts = [json.loads(call(path, *words, *more)[1]) for more in ([], ["--half"])]
+    before = clade.read_checkpoint(path).generator
+    for told, out in zip(facts, ("s-clade.safetensors", "s-clade-half.safetensors"), strict=True):
+        found = kept(before, clade.read_checkpoint(out).generator, [clade.LabelMap(ids)])
+        assert told["psnr"] == found.psnr
+        assert told["blocks"][0]["alone"] == found.blocks[0].alone
+    assert facts[0]["blocks"] != facts[1]["blocks"]
 
 
 def test_label_files_and_a_dataset_elsewhere(call):

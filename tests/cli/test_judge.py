@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 
 from clade import commands_judge
 from clade.data import ScenesDataset
-from clade.errors import CheckpointError, CladeError, LabelError, RecipeError, UsageError
+from clade.errors import CheckpointError, CladeError, DataError, LabelError, RecipeError, UsageError
 
 pytest.importorskip("segmentation_models_pytorch")
 
@@ -87,6 +88,28 @@ def test_score_gives_the_ceiling_that_the_file_holds(workplace, capsys):
     table = capsys.readouterr().out
     assert re.search(r"^mIoU 0\.\d{4}, pixel accuracy 0\.\d{4} on 2 photos$", table, re.M)
     assert table.count("\n") == facts["label_space"]["names"].__len__() + 2
+
+
+def test_score_keeps_the_parts_of_the_recipe_in_another_layout_unless_told_to_take_the_data_as_they_are(
+    workplace, tmp_path, capsys
+):
+    (tmp_path / "split.yaml").write_text('train: {from: train}\nval: {from: val, names: ["1"]}', encoding="utf-8")
+    words = ["--data.split_file", tmp_path / "split.yaml", "--out", tmp_path / "run", "--quiet"]
+    assert call("train", workplace / "tiny.yaml", *words) == 0
+    original = tmp_path / "original"
+    shutil.copytree(workplace / "data", original)
+    capsys.readouterr()
+    for more, pictures in (([], 1), (["--name", "folder"], 1), (["--as-is"], 3), (["--as-is", "--split", "train"], 8)):
+        assert call("score", tmp_path / "run", "--data", original, "--json", *more) == 0
+        assert json.loads(capsys.readouterr().out)["pictures"] == pictures
+    parser = argparse.ArgumentParser()
+    commands_judge.score_arguments(parser)
+    data, split = commands_judge._data(parser.parse_args([str(tmp_path / "run"), "--name", "camvid"]))
+    assert (data.name, data.split_file, split) == ("camvid", str(tmp_path / "split.yaml"), "val")
+    for folder in ("images", "labels"):
+        (original / f"val/{folder}/1.png").unlink()
+    with pytest.raises(DataError, match=r"'1' under 'names' matches none .*--as-is takes a dataset's own splits"):
+        call("score", tmp_path / "run", "--data", original)
 
 
 def test_score_of_other_classes_says_which_are_not_counted(workplace, tmp_path, capsys):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.real import stages
 from benchmarks.real.__main__ import main
 from benchmarks.real.found import Found, compared, spread, table
 from benchmarks.real.plan import FOLDER, read_plan
@@ -105,6 +106,19 @@ def test_a_plan_is_carried_out_goes_on_and_is_reported(job, capsys):
     }
 
 
+def test_when_the_time_is_up_trainings_are_told_once_and_may_save(tmp_path, monkeypatch):
+    slow = tmp_path / "python"
+    slow.write_text(
+        f"#!/bin/sh\ntrap 'trap - TERM; sleep 2; echo saved; exit 0' TERM\ntouch {tmp_path}/on\nsleep 30 & wait\n"
+    )
+    slow.chmod(0o755)
+    monkeypatch.setattr(stages.sys, "executable", str(slow))
+    monkeypatch.setattr(stages, "out_of_time", lambda job: (tmp_path / "on").exists())
+    job = stages.Job(plan=read_plan("camvid-128"), data="", out=tmp_path / "runs", results=tmp_path / "results")
+    assert stages.run_all(job, {"one": ["train"], "two": ["train"]}) == {"one": 0, "two": 1}  # two did not begin
+    assert (tmp_path / "runs" / "one" / "log.txt").read_text() == "saved\n"
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_plans_name_recipes_that_are_there_and_systems_that_can_be_built(name):
     plan = read_plan(name)
@@ -140,7 +154,8 @@ def test_a_difference_counts_from_twice_its_standard_error():
     undecided = compared([[61.0, 61.0], [60.0, 60.0]], 1.5, deviation)[1]
     assert undecided == "not decided; about 8 seeds of each would"  # 2 (2 * 1 / 1)^2
     assert compared([[61.0], []], 1.5, deviation)[1] == "not trained"
-    assert compared([[61.0], [50.0]], 1.5, float("nan"))[1].startswith("not decided")
+    alone = compared([[61.0], [50.0]], 1.5, float("nan"))
+    assert alone == ("+11.00", "not decided; no system has several seeds")
 
 
 def test_spreads_and_tables():

@@ -160,8 +160,26 @@ def test_weights_and_card_are_made_from_a_checkpoint_and_its_evaluation(trained,
     assert f"| SHA-256 | `{file_hash(out)}` |" in said
     assert "clade train camvid-clade --data.root DATA --generator.width 2\n" in said
     assert "few pictures" in said
+    assert "| file | `demo.safetensors`" in said
+    assert "--size 256x341 " in said  # the recipe's height, in the shape of the photos
     assert str(tmp_path) not in said
     assert str(tmp_path).encode() not in out.read_bytes()
+
+
+def test_the_card_of_another_file_names_that(trained, tmp_path):
+    scores = evaluation(tmp_path / "evaluation.json", file_hash(trained))
+    assert "| file | `other.safetensors`" in card.write(trained, scores, tmp_path / "other.safetensors")[1].read_text()
+
+
+def test_licence_of_the_weights_is_in_the_metadata():
+    project = Path(__file__).resolve().parents[2]
+    told = (project / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r'license-files = \["LICENSE", "(.*)"\]', told)
+    assert listed is not None
+    licence = project / listed[1]
+    assert licence.parent == FILE.parent
+    name = licence.read_text(encoding="utf-8").splitlines()[0]
+    assert f'license = "Apache-2.0 AND {name}"' in told
 
 
 def test_an_evaluation_of_other_weights_makes_no_card(trained, tmp_path):

@@ -13,7 +13,7 @@ from clade.errors import RecipeError
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import ADVERSARIAL
 from clade.models import DISCRIMINATORS, SegmentationDiscriminator
-from clade.models.discriminators import ScoringDiscriminator
+from clade.models.discriminators import MultiscaleDiscriminator, ScoringDiscriminator
 from clade.training.diff_augment import DiffAugment, augmentation_numbers, parse_policy
 from clade.training.step import Objective, TrainableDiscriminator, training_step
 
@@ -252,3 +252,19 @@ def test_the_segmentation_discriminator_is_not_asked_about_what_is_hidden():
         for key, value in a.items():
             assert value.item() == pytest.approx(b[key].item(), rel=1e-6), key
             assert value.item() != pytest.approx(c[key].item(), rel=1e-6), key
+
+
+def test_what_is_hidden_is_made_out_only_for_a_discriminator_that_asks(monkeypatch):
+    asked = []
+    visible = DiffAugment.visible
+    monkeypatch.setattr(DiffAugment, "visible", lambda self, labels: (asked.append(1), visible(self, labels))[1])
+    size = (32, 48)
+    objective = Objective(ADVERSARIAL["hinge"], feature_matching=1.0, perceptual=0.0, l1=0.0, kl=0.0, vgg=None)
+    for network, times in (
+        (MultiscaleDiscriminator(ROWS + 3, width=2, scales=1, layers=2), 0),
+        (SegmentationDiscriminator(ROWS, width=2, depth=2, label_mix=0), 1),
+    ):
+        asked.clear()
+        judge = TrainableDiscriminator(network.double(), objective, False)
+        judge(maps(2, size), images(2, size), images(2, size, 1), augment=changer("cutout", numbers(2)))
+        assert len(asked) == times

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import clade
 from clade.cli import main
 from clade.config import DataConfig, Recipe, find_merge_table, list_merges
 from clade.data import Dataset, FolderDataset, create_dataset
@@ -195,3 +196,35 @@ def test_ccp_with_20_classes():
     assert data.label_space.num_classes == 20
     table = plan(files.label_space, find_merge_table("ccp-20")).table
     assert np.array_equal(data.read(0).ids, table[files.read(0).ids])
+
+
+# --- What a user is told ----------------------------------------------------------------------------------------------
+
+
+def test_info_lists_every_number_of_the_files_with_the_class_it_is_read_as(
+    config: DataConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    space = build_dataset(config, "train").label_space
+    path = tmp_path / "a.safetensors"
+    clade.save(clade.create_generator("clade", num_classes=3, unknown_class=True, width=1), path, space)
+    assert main(["info", str(path), "--classes"]) == 0
+    numbers, colors = capsys.readouterr().out.split("number  is read as\n")[1].split("\n\ncolour (r, g, b) ")
+    listed = {int(number): name for number, name in (line.split() for line in numbers.splitlines())}
+    names = {0: "vehicle", 1: "above", 2: "green", 255: "unknown"}
+    assert listed == {number: names[target] for number, target in {**MERGED, 255: 255}.items()}
+    assert list(listed) == sorted(listed)
+    assert colors.splitlines()[1:] == [
+        "( 10,  11,  12)  #0a0b0c  vehicle",
+        "(  1,   2,   3)  #010203  above",
+        "( 13,  14,  15)  #0d0e0f  green",
+        "(  9,   9,   9)  #090909  unknown",
+    ]
+
+
+def test_colours_of_the_unmerged_classes_are_refused_with_the_way_out(config: DataConfig, root: Path, tmp_path: Path):
+    space = build_dataset(config, "train").label_space
+    Image.new("RGB", (4, 4), (4, 5, 6)).save(tmp_path / "cloud.png")
+    said = message(lambda: read_label(tmp_path / "cloud.png", space))
+    assert "(4, 5, 6): 16 pixels" in said
+    assert "as one channel or a palette" in said
+    assert "palette" not in message(lambda: read_label(tmp_path / "cloud.png", replace(space, remap={})))

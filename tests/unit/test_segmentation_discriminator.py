@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -265,6 +266,30 @@ def test_a_size_that_cannot_be_halved_is_refused_with_the_depth_that_can():
         with pytest.raises(CladeError, match=r"32x40: both must be multiples of 16.*depth: 3"):
             see()
     discriminator.check_size((32, 48))
+
+
+@pytest.mark.parametrize(
+    ("depth", "size", "hint"),
+    [
+        (6, (64, 128), None),
+        (6, (96, 40), 3),
+        (6, (128, 68), 2),
+        (6, (128, 171), ""),
+        (4, (32, 6), ""),
+        (3, (12, 20), 2),
+    ],
+)
+def test_the_depth_that_is_hinted_at_is_the_largest_that_fits(depth, size, hint):
+    discriminator = make(depth=depth, width=2)
+    if hint is None:
+        return discriminator.check_size(size)
+    with pytest.raises(CladeError) as caught:
+        discriminator.check_size(size)
+    found = re.search(r"depth: (\d+)", str(caught.value))
+    assert (None if found is None else int(found[1])) == (hint or None)
+    if hint:
+        make(depth=hint, width=2).check_size(size)
+    return None
 
 
 @pytest.mark.parametrize("options", [{"width": 1}, {"depth": 1}, {"label_mix": -1}])

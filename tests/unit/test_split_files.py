@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+import clade
+from clade.checkpoints import read_header
 from clade.cli import main
 from clade.config import DataConfig, Recipe, find_split_file, list_splits
 from clade.data import Dataset, PreparedDataset, Resized
 from clade.data.sampling import read_classes
 from clade.data.split_files import read_part, read_parts
 from clade.errors import DataError
+from clade.evaluation.data import Subject, in_layout, stored_as_is
 from clade.metrics.statistics import dataset_key
+from clade.scoring import Protocol
 from clade.training.builders import build_dataset
 from clade.training.checks import check_parts
 
@@ -245,3 +251,110 @@ def test_ccp_without_its_bad_maps():
     assert (len(train), len(val)) == (802, 99)
     assert not {"0536", "0591", "0868"} & {*train, *val}
     assert isinstance(build_dataset(replace(recipe.data, load_size=(48, 32), cache_mib=0), "val"), Resized)
+
+
+# --- Going on, and other data -----------------------------------------------------------------------------------------
+
+
+TINY = (
+    "--data.size=[32,32]",
+    "--training.accelerator=cpu",
+    "--training.threads=1",
+    "--training.steps=4",
+    "--training.batch_size=2",
+)
+GENERATOR = (
+    *("train", "camvid-clade", *TINY, "--generator.width=2", "--generator.upsampling=normal"),
+    *("--discriminator.width=2", "--discriminator.layers=2", "--training.calibrate=1"),
+)
+JUDGE = (
+    *("judge", "train", "camvid", *TINY, "--network.architecture=unet", "--network.encoder=resnet18"),
+    "--network.options={encoder_depth: 3, decoder_channels: [16, 8, 8]}",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [GENERATOR, JUDGE], ids=["generator", "judge"])
+def test_a_training_goes_on_only_with_what_its_files_said(
+    command: tuple[str, ...], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    if command is JUDGE:
+        pytest.importorskip("segmentation_models_pytorch")
+    split, merge, out = written(root, SPLIT), tmp_path / "merge.yaml", tmp_path / "run"
+    merge.write_text("classes: {above: [sky, tree], below: [road]}")
+    words = [*command, "--data.name", "folder", "--data.root", str(root), "--out", str(out), "--quiet"]
+    words += ["--data.split_file", str(split), "--data.merge", str(merge), "--training.max_minutes", "0"]
+
+    def go() -> str:
+        code = main(words)
+        return "" if code == 0 else capsys.readouterr().err
+
+    assert go() == ""
+    before = (out / "state.safetensors").read_bytes()
+    written(root, SPLIT.replace("A_2", "A_1"))  # as many pictures, but others
+    said = go()
+    assert "holds a training by another recipe: what data.split_file says of the part 'train'. Use the same" in said
+    written(root, SPLIT.replace("B_?", "A_2"))
+    assert "what data.split_file says of the part 'val'." in go()
+    written(root, SPLIT.replace("clip", "other"))  # neither trained nor validated on
+    merge.write_text("classes: {above: [sky], below: [road, tree]}")  # the same names
+    assert "training by another recipe: the classes (remap), by data.merge or the dataset's classes.json." in go()
+    assert (out / "state.safetensors").read_bytes() == before
+
+    merge.write_text("classes: {above: [0, 1], below: 2}")  # the same, in other words
+    assert go() == ""
+    assert read_header(out / "state.safetensors")["training"]["step"] == 2
+    header = read_header(out / "state.safetensors")
+    del header["training"]["data"]  # a state from before this was compared
+    save_file(load_file(out / "state.safetensors"), out / "state.safetensors", {"clade": json.dumps(header)})
+    written(root, SPLIT.replace("A_2", "A_1"))
+    assert go() == ""
+
+
+def checkpoint(config: DataConfig, path: Path) -> Path:
+    space = build_dataset(config, config.train_split).label_space
+    generator = clade.create_generator("clade", num_classes=space.num_classes, width=2)
+    clade.save(generator, path, space, Recipe(data=config))
+    return path
+
+
+def test_another_layout_keeps_the_parts_and_the_merged_classes(config: DataConfig, root: Path, tmp_path: Path):
+    (tmp_path / "merge.yaml").write_text("classes: {above: [sky, tree], below: [road]}")
+    config = replace(config, merge=str(tmp_path / "merge.yaml"), val_split="clip", options={"x": 1}, num_classes=3)
+    kept = in_layout(config, "camvid")
+    assert (kept.name, kept.root, kept.size) == ("camvid", str(root), (32, 32))
+    assert (kept.split_file, kept.merge) == (config.split_file, config.merge)
+    assert (kept.train_split, kept.val_split) == ("train", "clip")
+    assert (kept.options, kept.num_classes) == ({}, None)
+    assert in_layout(config, "folder") is config
+    plain = stored_as_is(config)
+    assert (plain.split_file, plain.merge, plain.train_split, plain.val_split) == (None, None, "train", "val")
+    assert stored_as_is(replace(config, split_file=None)).val_split == "clip"  # a split of the dataset itself
+
+
+def test_evaluation_draws_the_part_of_the_recipe_unless_told_to_take_the_data_as_they_are(
+    config: DataConfig, root: Path, tmp_path: Path
+):
+    path = checkpoint(config, tmp_path / "a.safetensors")
+
+    def drawn(**words: Any) -> list[str]:
+        subject = Subject.open(path, Protocol(), **words)
+        return names(subject.split(subject.config.val_split))
+
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    assert drawn() == drawn(root=other) == drawn(root=other, name="folder") == ["B_1"]
+    assert drawn(root=other, split="clip") == drawn(root=other, as_is=True) == ["V_1", "V_2"]
+    assert len(drawn(root=other, as_is=True, split="train")) == 5
+    for as_is, pictures in ((False, 1), (True, 2)):
+        found = clade.evaluate(path, other, metrics=["l1"], device="cpu", as_is=as_is)
+        assert (found.pictures, found.data["split"]) == (pictures, "val")
+        assert found.data["split_file"] == (None if as_is else config.split_file)
+    for folder in ("images", "labels"):
+        (other / "train" / folder / "B_1.png").unlink()
+    said = message(lambda: drawn(root=other, name="folder"))
+    assert "'B_?' under 'names' matches none of the 4 pictures" in said
+    assert "reads its data by split_file" in said
+    assert "--as-is takes a dataset's own splits" in said
+    assert "--as-is" in message(lambda: drawn(root=other, split="test"))
+    assert "--as-is" not in message(lambda: drawn(root=tmp_path / "gone"))
