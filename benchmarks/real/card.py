@@ -35,9 +35,10 @@ WEIGHTS = find_checkpoint("demo")
 STREETS = PACKAGED["demo"]
 LIMIT = 16 << 20
 """The weights lie in the repository and in the wheel: bytes, at most."""
-DRIVE = "0006R0_"
-"""The drive that recipes/splits/camvid-drives.yaml holds out; the packaged label maps are of it."""
-MAPS = 6
+PARTS = {"train": "0006R0_*.png", "val": "0016E5_*.png"}
+"""Where the packaged label maps are from: the drive that recipes/splits/camvid-drives.yaml holds out, and the published
+validation part, other pictures of a drive that is trained on."""
+MAPS = 3
 WIDTH, HEIGHT = 171, 128  # as high as the training's pictures, as wide as the photos' shape makes it
 
 CARD = """\
@@ -89,6 +90,7 @@ product; the code of clade (Apache-2.0) needs neither.
 
 - Anything but streets of one city seen from a car: {count} classes, {height}x{width_px} pixels. Other sizes are drawn,
   but far from that of the training, colours and light go wrong.
+- Roads: the same small bright motif repeats on them where a photo has markings and shadows.
 - Fine things: poles, signs, people and cyclists are smears, cars are blurred, facades have no true windows.
 - More than one picture of a label map: it has nothing random.
 - Serve as training data, as a test of a driving system, or as a measure of the method: it is a small network after a
@@ -264,19 +266,21 @@ def _word(value: Any) -> str:
 
 
 def write_streets(data: Path, folder: Path, count: int = MAPS) -> list[Path]:
-    """Evenly spread label maps of the held-out drive -> palette files in the classes' colours."""
+    """Label maps of both parts, evenly spread over each -> palette files in the classes' colours."""
     space = LabelSpace.from_json(data / "classes.json")
-    files = sorted((data / "train" / "labels").glob(f"{DRIVE}*.png"))
-    if len(files) < count:
-        raise CladeError(f"{data}: {len(files)} label maps of the drive {DRIVE}; needed are {count}.")
+    chosen = []
+    for split, pattern in PARTS.items():
+        files = sorted((data / split / "labels").glob(pattern))
+        if len(files) < count:
+            raise CladeError(f"{data}: {len(files)} label maps {pattern} in {split}; needed are {count}.")
+        chosen += [files[(2 * k + 1) * len(files) // (2 * count)] for k in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
     palette = np.zeros((256, 3), np.uint8)
     palette[: space.num_classes] = space.colors
     if space.unknown is not None:
         palette[space.unknown] = space.unknown_color
     written = []
-    for k in range(count):
-        file = files[(2 * k + 1) * len(files) // (2 * count)]
+    for file in chosen:
         raw = np.asarray(Image.open(file).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST))
         picture = Image.frombytes("P", (WIDTH, HEIGHT), raw.tobytes())
         picture.putpalette(palette.tobytes())

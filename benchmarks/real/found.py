@@ -92,12 +92,10 @@ def compared(ours: Sequence[Sequence[float]], theirs: float, deviation: float) -
     |d| / 2 where k = 2 (2 s / d)^2.
 
     Args:
-        ours: the scores of each over its seeds.
+        ours: the scores of each over its seeds, at least one.
         theirs: the paper's difference.
         deviation: s, of a single seed.
     """
-    if not all(ours):
-        return "-", "not trained"
     difference = statistics.mean(ours[0]) - statistics.mean(ours[1])
     if deviation != deviation:
         return f"{difference:+.2f}", "not decided; no system has several seeds"

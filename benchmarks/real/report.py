@@ -44,11 +44,14 @@ def section(found: Found, pictures: Path) -> list[str]:
     """The parts of one plan; empty ones for what was not done."""
     plan = found.plan
     notes = FOLDER / f"{plan.name}.md"
-    parts = [f"## {plan.title}", setting(found)]
+    parts = [f"## {plan.title}", progress(found), setting(found)]
     for split, words in plan.splits.items():
         for title, systems in plan.tables.items():
-            parts += [f"### {title}: {words}", scores(found, systems, split)]
-        parts.append(ceiling(found, split))
+            there = [name for name in systems if found.over_seeds(name, "l1", split)]
+            first = title == next(iter(plan.tables))
+            if there and (first or split == found.split):  # ablations of the split that rankings go by
+                parts += [f"### {title}: {words}", scores(found, systems, split)]
+                parts.append(ceiling(found, split) if first else "")
     parts += [costs(found), ranking(found), sheets(found, pictures), classes(found), conversion(found)]
     parts.append(analysis(found, pictures))
     if notes.exists():
@@ -56,12 +59,21 @@ def section(found: Found, pictures: Path) -> list[str]:
     return [*parts, repeating(found)]
 
 
+def progress(found: Found) -> str:
+    """What is not there yet; empty where all is."""
+    missing = [one.name for one in found.plan.trainings if not found.values(one.name)]
+    if not missing:
+        return ""
+    done = len(found.plan.trainings) - len(missing)
+    return f"**Not finished:** {done} of {done + len(missing)} trainings are scored; to come: {', '.join(missing)}."
+
+
 def setting(found: Found) -> str:
     """The budget and the machine, as the first evaluation has them."""
     evaluated = (found.evaluation(one.name) for one in found.plan.trainings)
     one = next((evaluation for evaluation in evaluated if evaluation is not None), None)
     if one is None:
-        return "Nothing of it is evaluated yet."
+        return ""
     recipe = one.checkpoint["recipe"]
     data, training, losses, rates = recipe["data"], recipe["training"], recipe["losses"], recipe["optimizer"]
     terms = (("feature_matching", "feature matching"), ("perceptual", "VGG"), ("l1", "L1"))
@@ -158,6 +170,8 @@ def ranking(found: Found) -> str:
             if {better, worse} <= theirs.keys():
                 gap = theirs[better] - theirs[worse]
                 ours = [found.over_seeds(name, key) for name in (better, worse)]
+                if not all(ours):
+                    continue
                 pair = f"{found.title(better)} against {found.title(worse)}"
                 rows.append([pair, titles[key], f"{gap:+.2f}", *compared(ours, gap, found.pooled(key))])
     if not rows:

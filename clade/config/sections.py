@@ -112,9 +112,11 @@ class LossConfig:
     feature_matching: float = 10.0
     """Weight of the discriminator's feature matching; must be 0 with the discriminator 'segmentation'."""
     perceptual: float = 10.0
-    """Weight of the VGG19 perceptual loss; 0 needs no VGG weights."""
+    """Weight of the perceptual loss, of VGG19's features; 0 needs no VGG weights."""
     vgg_weights: str | None = None
     """File with torchvision's VGG19 weights; by default torchvision's own cache is looked at."""
+    perceptual_judge: str | None = None
+    """File of `clade judge train`: the perceptual loss is then of its encoder's features, and needs no VGG weights."""
     vgg_input: str = "imagenet"
     """'imagenet' normalises as VGG was trained; 'raw' feeds [-1, 1] as the published code does."""
     l1: float = 0.0

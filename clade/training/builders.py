@@ -259,8 +259,18 @@ def build_objective(config: LossConfig) -> Objective:
         perceptual=config.perceptual,
         l1=config.l1,
         kl=config.kl,
-        vgg=VGGPerceptual(config.vgg_weights, vgg_input=config.vgg_input) if config.perceptual else None,  # pyright: ignore[reportArgumentType]  # checked there
+        vgg=_perception(config) if config.perceptual else None,
     )
+
+
+def _perception(config: LossConfig) -> nn.Module:
+    if config.perceptual_judge is None:
+        return VGGPerceptual(config.vgg_weights, vgg_input=config.vgg_input)  # pyright: ignore[reportArgumentType]  # checked there
+    if config.vgg_weights is not None:
+        raise RecipeError("losses.perceptual_judge and losses.vgg_weights are both given. Leave one of them out.")
+    from clade.metrics.judges.perceptual import EncoderPerceptual
+
+    return EncoderPerceptual(config.perceptual_judge)
 
 
 def build_optimizer(config: OptimizerConfig, module: nn.Module, lr: float) -> torch.optim.Optimizer:

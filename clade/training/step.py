@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from clade.data import Batch
 from clade.labels import LabelMap, LabelPyramid
-from clade.losses import AdversarialLoss, VGGPerceptual, feature_matching, kl_divergence
+from clade.losses import AdversarialLoss, feature_matching, kl_divergence
 from clade.models import Generator
 from clade.models.discriminators import Discriminator, Features, Look, Losses
 from clade.training.diff_augment import DiffAugment
@@ -23,7 +23,8 @@ from clade.training.diff_augment import DiffAugment
 class Objective:
     """L = GAN + feature_matching * L_FM + perceptual * L_P + l1 * L_1 + kl * L_KL (equation 18).
 
-    A term of weight 0 is not computed. ``vgg`` is needed where ``perceptual`` is not 0.
+    A term of weight 0 is not computed. ``vgg`` is the network of the perceptual loss (VGGPerceptual or
+    EncoderPerceptual), needed where ``perceptual`` is not 0.
     """
 
     adversarial: AdversarialLoss
@@ -31,7 +32,7 @@ class Objective:
     perceptual: float
     l1: float
     kl: float
-    vgg: VGGPerceptual | None
+    vgg: nn.Module | None
 
     def of_features(self, of_fake: Features, of_real: Features) -> Losses:
         """GAN and L_FM, for a discriminator that scores: the last features of every scale are its scores."""

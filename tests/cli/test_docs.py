@@ -18,7 +18,9 @@ from PIL import Image
 import clade
 from clade.cli import main
 from clade.complexity.settings import SETTINGS, build
+from clade.config import list_merges, list_splits
 from clade.data import ScenesDataset
+from clade.judging import list_judge_recipes
 from clade.models import generator_options
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +109,8 @@ def recipes_named(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_recipe_that_is_named_exists(page: Path) -> None:
-    assert recipes_named(page) - {*clade.list_recipes(), *clade.data.DATASETS.names()} == set()
+    others = {*clade.data.DATASETS.names(), *list_judge_recipes(), *list_splits(), *list_merges()}
+    assert recipes_named(page) - {*clade.list_recipes(), *others} == set()
 
 
 def test_every_recipe_is_named_on_a_system_s_page() -> None:
