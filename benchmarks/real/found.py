@@ -80,7 +80,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def spread(values: Sequence[float], digits: int) -> str:
     """Mean and standard deviation (n - 1) over seeds; a lone value as it is."""
     if not values:
-        return "not trained"
+        return "-"
     mean = f"{statistics.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 

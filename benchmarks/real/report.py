@@ -49,8 +49,9 @@ def section(found: Found, pictures: Path) -> list[str]:
         for title, systems in plan.tables.items():
             there = [name for name in systems if found.over_seeds(name, "l1", split)]
             first = title == next(iter(plan.tables))
-            if there and (first or split == found.split):  # ablations of the split that rankings go by
-                parts += [f"### {title}: {words}", scores(found, systems, split)]
+            # Ablations of the split that rankings go by, once there is something to compare.
+            if there and (first or (split == found.split and len(there) > 1)):
+                parts += [f"### {title}: {words}", scores(found, there, split)]
                 parts.append(ceiling(found, split) if first else "")
     parts += [costs(found), ranking(found), sheets(found, pictures), classes(found), conversion(found)]
     parts.append(analysis(found, pictures))
@@ -92,7 +93,8 @@ def setting(found: Found) -> str:
         "± is their standard deviation (n - 1).\n\n"
         f"Machine: {one.machine.get('processor', '?')}; Python {one.versions.get('python', '?')}, torch "
         f"{one.versions.get('torch', '?')}; {one.created[:10]}. Judge: `clade judge train {found.plan.judge}`, trained "
-        "on the same training photos and on none of those that are scored. FD is the Fréchet distance in the judge's "
+        "on the same training photos; its best epoch was chosen by the photos of the held-out part. FD is the Fréchet "
+        "distance in the judge's "
         f"pooled features; {inception} Distances are of {one.pictures} pictures, fewer than there are features, and "
         "biased upwards for all alike."
     )

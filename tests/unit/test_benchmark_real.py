@@ -160,5 +160,5 @@ def test_a_difference_counts_from_twice_its_standard_error():
 def test_spreads_and_tables():
     assert spread([1.0, 2.0], 2) == f"1.50 ± {statistics.stdev([1, 2]):.2f}"
     assert spread([1.234], 1) == "1.2"
-    assert spread([], 1) == "not trained"
+    assert spread([], 1) == "-"
     assert table(["a", "b"], [["x", "1"]]).splitlines() == ["| a | b |", "|---|--:|", "| x | 1 |"]
