@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import t as student
+
 from benchmarks.real.plan import Plan
 from clade.evaluation import Evaluation
 
@@ -61,13 +63,88 @@ class Found:
         found = (self.values(name, split) for name in self.names(system))
         return [values[key] for values in found if key in values]
 
-    def pooled(self, key: str) -> float:
-        """Standard deviation over seeds, pooled over the systems that have several; nan where none has."""
+    def pooled(self, key: str) -> tuple[float, int]:
+        """Standard deviation over seeds, pooled over the systems that have several, and its degrees of freedom.
+
+        (nan, 0) where none has.
+        """
         groups = [g for system in self.plan.systems if len(g := self.over_seeds(system, key)) > 1]
         freedom = sum(len(group) - 1 for group in groups)
         if not freedom:
-            return float("nan")
-        return (sum((len(g) - 1) * statistics.variance(g) for g in groups) / freedom) ** 0.5
+            return float("nan"), 0
+        return (sum((len(g) - 1) * statistics.variance(g) for g in groups) / freedom) ** 0.5, freedom
+
+    def comparisons(self) -> list[Comparison]:
+        """The paper's pairs of systems, in every score that the paper and we have of both, on the first split."""
+        paper, found = self.plan.paper, []
+        for one, other in paper.get("pairs", ()):
+            for key, scores in paper["scores"].items():
+                ours = [self.over_seeds(name, key) for name in (one, other)]
+                if all(ours) and {one, other} <= scores.keys():
+                    gap = scores[one] - scores[other]
+                    found.append(Comparison(one, other, key, gap, ours[0], ours[1], *self.pooled(key)))
+        return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems in one score.
+
+    A difference d of means over n and m seeds has the standard error e = s sqrt(1/n + 1/m), and the 95 % interval
+    d +- t e with Student's t of the degrees of freedom of s. It is decided where 0 lies outside.
+
+    Attributes:
+        one, other, key: the systems' and the score's names.
+        paper: the paper's difference.
+        ones, others: the scores of each over its seeds, at least one.
+        deviation: s, of a single seed.
+        freedom: its degrees of freedom; 0 where no system has several seeds.
+    """
+
+    one: str
+    other: str
+    key: str
+    paper: float
+    ones: Sequence[float]
+    others: Sequence[float]
+    deviation: float
+    freedom: int
+
+    @property
+    def difference(self) -> float:
+        return statistics.mean(self.ones) - statistics.mean(self.others)
+
+    @property
+    def margin(self) -> float:
+        """Half of the 95 % interval; infinite where nothing is known of the spread."""
+        if not self.freedom:
+            return float("inf")
+        error = self.deviation * (1 / len(self.ones) + 1 / len(self.others)) ** 0.5
+        return float(student.ppf(0.975, self.freedom)) * error
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the difference points as the paper's does; None where it is not decided."""
+        if abs(self.difference) <= self.margin:
+            return None
+        return (self.difference > 0) == (self.paper > 0)
+
+    @property
+    def verdict(self) -> str:
+        if self.agrees is not None:
+            return "as the paper" if self.agrees else "**not** as the paper"
+        if not self.freedom:
+            return "not decided; no system has several seeds"
+        # k seeds of each bring the standard error to |d| / 2, by when t is close to 2.
+        seeds = 2 * (2 * self.deviation / self.difference) ** 2 if self.difference else float("inf")
+        needed = (
+            f"about {max(3, round(seeds))} seeds of each would" if seeds < 100 else "no sensible number of seeds would"
+        )
+        return f"not decided; {needed}"
+
+    def shown(self, digits: int = 2) -> str:
+        plain = f"{self.difference:+.{digits}f}"
+        return plain if not self.freedom else f"{plain} ± {self.margin:.{digits}f}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -83,26 +160,3 @@ def spread(values: Sequence[float], digits: int) -> str:
         return "-"
     mean = f"{statistics.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
-
-
-def compared(ours: Sequence[Sequence[float]], theirs: float, deviation: float) -> tuple[str, str]:
-    """(difference with its standard error, verdict) of two systems' scores.
-
-    A difference d of means over n and m seeds has the standard error s sqrt(1/n + 1/m), and k seeds of each bring it to
-    |d| / 2 where k = 2 (2 s / d)^2.
-
-    Args:
-        ours: the scores of each over its seeds, at least one.
-        theirs: the paper's difference.
-        deviation: s, of a single seed.
-    """
-    difference = statistics.mean(ours[0]) - statistics.mean(ours[1])
-    if deviation != deviation:
-        return f"{difference:+.2f}", "not decided; no system has several seeds"
-    error = deviation * sum(1 / len(values) for values in ours) ** 0.5
-    shown = f"{difference:+.2f} ± {error:.2f}"
-    if abs(difference) > 2 * error:
-        return shown, "as the paper" if (difference > 0) == (theirs > 0) else "**not** as the paper"
-    seeds = 2 * (2 * deviation / difference) ** 2 if difference else float("inf")
-    needed = f"about {max(3, round(seeds))} seeds of each would" if seeds < 100 else "no sensible number of seeds would"
-    return shown, f"not decided; {needed}"

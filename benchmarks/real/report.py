@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.common import RESULTS
-from benchmarks.real.found import SCORES, Found, compared, spread, table
+from benchmarks.real.found import SCORES, Found, spread, table
 from benchmarks.real.plan import FOLDER, read_plan
 from clade.atomic import atomic_path
 
@@ -44,7 +44,7 @@ def section(found: Found, pictures: Path) -> list[str]:
     """The parts of one plan; empty ones for what was not done."""
     plan = found.plan
     notes = FOLDER / f"{plan.name}.md"
-    parts = [f"## {plan.title}", progress(found), setting(found)]
+    parts = [f"## {plan.title}", progress(found), summary(found), setting(found)]
     for split, words in plan.splits.items():
         for title, systems in plan.tables.items():
             there = [name for name in systems if found.over_seeds(name, "l1", split)]
@@ -163,26 +163,60 @@ def classes(found: Found) -> str:
     return "\n\n".join([heading, table(["class", "real photos", *map(found.title, judged)], rows)])
 
 
+def summary(found: Found) -> str:
+    """The first pair in words, what it costs, and which of the paper's differences are here, too."""
+    compared = found.comparisons()
+    if not compared:
+        return ""
+    one, other = compared[0].one, compared[0].other
+    words = {key: (title.rstrip(" ↑↓"), digits) for key, title, digits in SCORES}
+    parts = []
+    for pair in (c for c in compared if (c.one, c.other) == (one, other)):
+        title, digits = words[pair.key]
+        means = " and ".join(f"{statistics.mean(values):.{digits}f}" for values in (pair.ones, pair.others))
+        parts.append(f"{title} {means} (difference {pair.shown(digits)})")
+    heads = " and ".join(found.title(name) for name in (one, other))
+    lines = [f"- **{heads}**: {'; '.join(parts)}."]
+    told = found.read("costs.json")
+    if told is not None:
+        sizes = [told["sizes"][name] for name in (one, other)]
+        draw, step = (
+            [statistics.median(told[f"{kind}_seconds"][name]) for name in (one, other)] for kind in ("draw", "step")
+        )
+        lines.append(
+            f"- **Cost of {found.title(one)}** over that of {found.title(other)}: "
+            f"parameters {sizes[0]['parameters'] / sizes[1]['parameters']:.2f}, "
+            f"multiply-adds {sizes[0]['multiply_adds'] / sizes[1]['multiply_adds']:.2f}, "
+            f"time of a picture {draw[0] / draw[1]:.2f}, time of a training step {step[0] / step[1]:.2f}."
+        )
+    kinds = {True: "as in the paper", False: "**not** as in the paper", None: "not decided by these seeds"}
+    for agrees, kind in kinds.items():
+        listed = [
+            f"{found.title(c.one)} against {found.title(c.other)} ({words[c.key][0].removesuffix(' (%)')})"
+            for c in compared
+            if c.agrees is agrees
+        ]
+        if listed:
+            lines.append(f"- Differences that are {kind}: {'; '.join(listed)}.")
+    return "\n\n".join([f"### In short: {found.plan.splits[found.split]}", "\n".join(lines)])
+
+
 def ranking(found: Found) -> str:
     """Where differences point as the paper's do."""
-    paper, rows = found.plan.paper, []
     titles = {key: title for key, title, _ in SCORES}
-    for better, worse in paper.get("pairs", ()):
-        for key, theirs in paper["scores"].items():
-            if {better, worse} <= theirs.keys():
-                gap = theirs[better] - theirs[worse]
-                ours = [found.over_seeds(name, key) for name in (better, worse)]
-                if not all(ours):
-                    continue
-                pair = f"{found.title(better)} against {found.title(worse)}"
-                rows.append([pair, titles[key], f"{gap:+.2f}", *compared(ours, gap, found.pooled(key))])
+    rows = [
+        [f"{found.title(c.one)} against {found.title(c.other)}", titles[c.key], f"{c.paper:+.2f}", c.shown(), c.verdict]
+        for c in found.comparisons()
+    ]
     if not rows:
         return ""
+    paper, freedom = found.plan.paper, max(c.freedom for c in found.comparisons())
     note = (
-        "A difference counts where it is larger than twice its standard error; the spread of a single seed is that of "
-        "all systems with several seeds, pooled. Seeds: how many of each system it would take for a difference of this "
-        "size to be twice its standard error, if the spread stays what it is; of two seeds a system, the spread itself "
-        f"is known badly. {paper.get('note', '')}"
+        "± is half of the 95 % interval of a difference of means, by Student's t: the spread of one seed is that of "
+        f"all systems with several seeds, pooled ({freedom} degrees of freedom), and a difference counts where the "
+        "interval leaves 0 out. Of systems with one seed it is as wide as the others' spread says. Seeds: how many of "
+        "each system it would take for a difference of this size to count, if the spread stays what it is. "
+        f"{paper.get('note', '')}"
     )
     heading = f"### Our ranking and the paper's ({paper['source']})"
     return "\n\n".join([heading, table(["pair", "score", "paper", "here", "verdict"], rows), note])

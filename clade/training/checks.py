@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clade.config import DataConfig
 from clade.data import Dataset
@@ -14,6 +15,10 @@ from clade.errors import RecipeError
 from clade.models import Generator
 from clade.nn import BatchNorm
 from clade.training.builders import part_of
+from clade.training.step import Objective
+
+if TYPE_CHECKING:
+    from clade.scoring import Scores
 
 
 def check_classes(training: Dataset, validation: Dataset) -> None:
@@ -41,6 +46,18 @@ def data_facts(config: DataConfig, training: Dataset) -> dict[str, Any]:
         "classes": training.label_space.to_dict(),
     }
     return json.loads(json.dumps(facts))
+
+
+def weights_facts(objective: Objective, scores: Scores | None) -> dict[str, str]:
+    """Hashes of the networks that a training uses and does not train: of its perceptual loss, of its scores."""
+    facts = {} if scores is None else dict(scores.keys)
+    if objective.vgg is not None:
+        digest = hashlib.sha256()
+        for key, value in sorted([*objective.vgg.named_parameters(), *objective.vgg.named_buffers()]):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().data)
+        facts["perceptual loss"] = digest.hexdigest()[:16]
+    return facts
 
 
 def check_batch(generator: Generator, size: tuple[int, int], pictures: int) -> None:

@@ -30,7 +30,7 @@ from clade.training.builders import (
     lr_factor,
 )
 from clade.training.calibration import calibrated
-from clade.training.checks import check_batch, data_facts
+from clade.training.checks import check_batch, data_facts, weights_facts
 from clade.training.diff_augment import DiffAugment, augmentation_numbers, parse_policy
 from clade.training.ema import Ema
 from clade.training.feed import Feed
@@ -149,6 +149,7 @@ class _Run:
         self.objective = build_objective(recipe.losses)
         if self.objective.vgg is not None:
             self.objective.vgg.to(fabric.device)
+        self.files["weights"] = weights_facts(self.objective, self.scores)
         self.optimizer_g = build_optimizer(recipe.optimizer, self.generator, recipe.optimizer.lr_generator)
         self.optimizer_d = build_optimizer(recipe.optimizer, self.discriminator, recipe.optimizer.lr_discriminator)
         self.ema = Ema(self.generator, config.ema)

@@ -94,7 +94,11 @@ def data_changes(facts: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]
         if before["parts"].get(name) != data["parts"][name]
     ]
     keys = [key for key in data["classes"] if before["classes"].get(key) != data["classes"][key]]
-    return found + ([f"the classes ({', '.join(keys)}), by data.merge or the dataset's classes.json"] if keys else [])
+    if keys:
+        found.append(f"the classes ({', '.join(keys)}), by data.merge or the dataset's classes.json")
+    weights = data.get("weights", {})
+    keys = [key for key in weights if before.get("weights", {}).get(key, weights[key]) != weights[key]]
+    return found + ([f"the weights of {', '.join(keys)}"] if keys else [])
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.real import stages
 from benchmarks.real.__main__ import main
-from benchmarks.real.found import Found, compared, spread, table
+from benchmarks.real.found import Comparison, Found, spread, table
 from benchmarks.real.plan import FOLDER, read_plan
 from benchmarks.real.report import section
 from clade import CladeError, Recipe
@@ -99,6 +99,11 @@ def test_a_plan_is_carried_out_goes_on_and_is_reported(job, capsys):
     sha = json.loads((job / "results" / "trainings.json").read_text())["clade-0"]["sha256"]
     assert f"| `clade-0` | `{sha}` |" in text
     assert "CLADE against SPADE | mIoU (%) ↑ | -1.51 |" in text
+    assert f"- **CLADE and SPADE**: mIoU (%) {measured['miou']:.2f} and" in text
+    assert "- Differences that are not decided by these seeds: CLADE against SPADE (mIoU)." in text
+    counted = json.loads((job / "results" / "costs.json").read_text())["sizes"]
+    share = counted["clade"]["parameters"] / counted["spade"]["parameters"]
+    assert f"- **Cost of CLADE** over that of SPADE: parameters {share:.2f}, multiply-adds" in text
     assert {path.name for path in (job / "pictures").iterdir()} == {
         "plan-val.png",
         "plan-maps-0.png",
@@ -145,16 +150,23 @@ def test_a_plan_that_names_unknown_systems_is_refused(job):
         read_plan("nothing")
 
 
-def test_a_difference_counts_from_twice_its_standard_error():
-    deviation = 1.0  # two seeds each: the standard error is 1
-    shown, verdict = compared([[62.0, 63.0], [60.0, 60.0]], 1.5, deviation)
-    assert shown == "+2.50 ± 1.00"
-    assert verdict == "as the paper"
-    assert compared([[62.0, 63.0], [60.0, 60.0]], -1.5, deviation)[1] == "**not** as the paper"
-    undecided = compared([[61.0, 61.0], [60.0, 60.0]], 1.5, deviation)[1]
-    assert undecided == "not decided; about 8 seeds of each would"  # 2 (2 * 1 / 1)^2
-    alone = compared([[61.0], [50.0]], 1.5, float("nan"))
-    assert alone == ("+11.00", "not decided; no system has several seeds")
+def test_a_difference_counts_where_its_interval_leaves_0_out():
+    def compared(ones, others, paper, deviation=1.0, freedom=3):
+        return Comparison("a", "b", "miou", paper, ones, others, deviation, freedom)
+
+    sure = compared([64.0, 65.0], [60.0, 60.0], 1.5)  # two seeds each: the standard error is 1
+    assert sure.margin == pytest.approx(3.182, abs=1e-3)  # Student's t at 97.5 %, 3 degrees of freedom
+    assert sure.shown() == "+4.50 ± 3.18"
+    assert sure.verdict == "as the paper"
+    assert compared([64.0, 65.0], [60.0, 60.0], -1.5).verdict == "**not** as the paper"
+    undecided = compared([62.0, 63.0], [60.0, 60.0], 1.5)
+    assert undecided.agrees is None
+    assert undecided.verdict == "not decided; about 3 seeds of each would"
+    small = compared([61.0, 61.0], [60.0, 60.0], 1.5)
+    assert small.verdict == "not decided; about 8 seeds of each would"  # 2 (2 * 1 / 1)^2
+    assert compared([60.0], [60.0], 1.5).verdict == "not decided; no sensible number of seeds would"
+    alone = compared([61.0], [50.0], 1.5, float("nan"), 0)
+    assert (alone.shown(), alone.verdict) == ("+11.00", "not decided; no system has several seeds")
 
 
 def test_spreads_and_tables():

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from clade.cli import main
 from clade.config import LossConfig
+from clade.data import ScenesDataset
 from clade.errors import CheckpointError, CladeError, RecipeError
 from clade.labels import LabelSpace
 from clade.metrics.judges.perceptual import EncoderPerceptual
-from clade.metrics.judges.trained import MEAN, STD, Architecture, TrainedJudge
+from clade.metrics.judges.trained import MEAN, STD, Architecture, TrainedJudge, read_judge
 from clade.training.builders import build_objective
 
 pytest.importorskip("segmentation_models_pytorch")
@@ -83,3 +85,28 @@ def test_a_recipe_chooses_it(path, tmp_path):
         build_objective(LossConfig(perceptual=10, perceptual_judge=str(tmp_path / "none.safetensors")))
     with pytest.raises(CladeError, match=r"\(1, 3, 32, 32\)"):
         EncoderPerceptual(path)(torch.zeros(1, 3, 32, 32), torch.zeros(2, 3, 32, 32))
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_only_with_the_networks_that_it_looked_through(tmp_path, capsys):
+    space, architecture = ScenesDataset().label_space, Architecture(name="fpn", encoder="resnet18")
+    files = {key: tmp_path / f"{key}.safetensors" for key in ("loss", "score")}
+    for seed, file in enumerate(files.values()):
+        torch.manual_seed(seed)
+        TrainedJudge(architecture.build(space.num_classes), architecture, space, (32, 32)).save(file)
+    words = ["train", "scenes-tiny", "--data.size=[32,32]", "--generator.width=2", "--generator.upsampling=normal"]
+    words += ["--discriminator.width=2", "--discriminator.layers=2", "--training.steps=3", "--training.batch_size=2"]
+    words += ["--training.calibrate=1", "--training.threads=1", "--training.accelerator=cpu", "--losses.perceptual=1"]
+    words += [f"--losses.perceptual_judge={files['loss']}", f"--training.judge={files['score']}", "--quiet"]
+    words += ["--training.metrics=[miou]", "--training.max_minutes=0", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    for key, named in (("loss", "perceptual loss"), ("score", "judge")):
+        before = files[key].read_bytes()
+        judge = read_judge(files[key])
+        with torch.no_grad():
+            next(judge.network.parameters()).mul_(1.01)
+        judge.save(files[key])
+        assert main(words) != 0
+        assert f"holds a training by another recipe: the weights of {named}. Use the same" in capsys.readouterr().err
+        files[key].write_bytes(before)
+    assert main(words) == 0
