@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -302,3 +303,30 @@ if __name__ == "__main__":
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ends\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_end_with_a_process_that_is_killed_however_they_were_started(method, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(
+        """
+import multiprocessing, os, signal, sys
+from clade.data import Augment, ScenesDataset, train_loader
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    data = ScenesDataset(count=8, height=32, width=32)
+    loader = train_loader(
+        data, size=(32, 32), batch_size=2, augment=Augment(), seed=0, with_positions=False, instances=False, workers=2
+    )
+    batches = iter(loader)
+    next(batches)
+    print(len(multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+""",
+        encoding="utf-8",
+    )
+    # The pipe of the output ends with the last process that has it.
+    done = subprocess.run([sys.executable, str(script), method], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "2\n")
