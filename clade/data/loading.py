@@ -249,11 +249,15 @@ class _Augmented(TorchDataset[Any]):
 
     def __getitem__(self, key: Key) -> _Item | CladeError:
         epoch, index, repeat = key
-        rng = np.random.default_rng((self.seed, epoch, index, repeat) if repeat else (self.seed, epoch, index))
+        place = (self.seed, epoch, index, repeat) if repeat else (self.seed, epoch, index)
+
+        def augmented(sample: Sample) -> Sample:
+            return self.augment(sample, self.size, np.random.default_rng(place))
 
         def make() -> _Item:
-            sample, skipped = first_usable(self.dataset, index) if self.skip else (self.dataset.read(index), ())
-            return _Item(self.augment(sample, self.size, rng), skipped)
+            if self.skip:
+                return _Item(*first_usable(self.dataset, index, augmented))
+            return _Item(augmented(self.dataset.read(index)))
 
         return _caught(make)
 
@@ -274,19 +278,21 @@ class _Plain(TorchDataset[Any]):
         return _Item(None, (str(made),)) if self.skip and isinstance(made, CladeError) else made
 
 
-def first_usable(dataset: Dataset, index: int) -> tuple[Sample, tuple[str, ...]]:
-    """Picture ``index``, or the first one after it that can be read (after the last comes the first).
+def first_usable(
+    dataset: Dataset, index: int, prepare: Callable[[Sample], Sample] = lambda sample: sample
+) -> tuple[Sample, tuple[str, ...]]:
+    """Picture ``index``, or the first one after it that can be read and prepared (after the last comes the first).
 
     Returns:
-        (sample, what is wrong with each one before it)
+        (prepared sample, what is wrong with each one before it)
 
     Raises:
-        DataError: none can be read.
+        DataError: none can be used.
     """
     skipped: list[str] = []
     for k in range(len(dataset)):
         try:
-            return dataset.read((index + k) % len(dataset)), tuple(skipped)
+            return prepare(dataset.read((index + k) % len(dataset))), tuple(skipped)
         except CladeError as error:
             skipped.append(str(error))
     raise DataError(f"None of the {len(dataset)} pictures can be used. The first one tried: {skipped[0]}")

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from clade.data import Augment, Batch, Cached, Dataset, Sample, ScenesDataset, Stream, eval_loader, train_loader
+from clade.data.transforms import random_crop
 from clade.errors import DataError
 from clade.labels.labelspace import LabelSpace
 
@@ -255,6 +256,23 @@ def test_a_dataset_that_is_all_broken_stops_with_the_first_message():
     with pytest.raises(DataError, match=r"None of the 3 pictures can be used.* picture \d: broken\."):
         next(iter(loader(Holed(3, 0, 1, 2), on_skip=told.append)))
     assert not told
+
+
+def test_a_picture_that_is_too_small_to_cut_out_of_is_skipped_as_a_broken_one_is():
+    class Uneven(Numbered):
+        def read(self, index: int) -> Sample:
+            sample = super().read(index)
+            return random_crop(sample, (7, 10), np.random.default_rng(0)) if index == 4 else sample
+
+    told: list[str] = []
+    augment = Augment(crop="pixels")
+    found = names(loader(Uneven(10), augment=augment, on_skip=told.append))
+    assert found == [{"picture 4": "picture 5"}.get(name, name) for name in names(loader(Numbered(10)))]
+    assert set(told) == {
+        "picture 4 is 7 x 10 (height x width), so 8 x 10 cannot be cut out of it. Resize it first, or crop less."
+    }
+    with pytest.raises(DataError, match="picture 4 is 7 x 10"):
+        list(loader(Uneven(10), augment=augment))
 
 
 def test_without_on_skip_the_first_broken_picture_stops():
