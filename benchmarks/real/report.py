@@ -116,8 +116,8 @@ def ceiling(found: Found, split: str) -> str:
     one = judge["ceilings"][split]
     return (
         f"The judge's ceiling: on the {one['pictures']} real photos of these maps it reaches mIoU "
-        f"{100 * one['miou']:.2f} % and accuracy {100 * one['accuracy']:.2f} %. Drawn pictures can score higher, which does "
-        "not make them more real: they look like the photos that the judge was trained on, and have clear edges."
+        f"{100 * one['miou']:.2f} % and accuracy {100 * one['accuracy']:.2f} %. Drawn pictures can score higher, "
+        "which does not make them more real: we think because a class looks the same in all of them."
     )
 
 
