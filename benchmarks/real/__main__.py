@@ -26,6 +26,7 @@ from benchmarks.real.stages import (
     evaluate_all,
     facts,
     finished,
+    photos,
     sheets,
     train,
     train_judge,
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     if judged:
         complete = evaluate_all(job) and complete
         facts(job)
+        photos(job)
     if judged and not args.only:  # of what is trained so far
         for stage in (convert, costs, analyze, sheets):
             complete = stage(job) and complete

@@ -113,12 +113,18 @@ def ceiling(found: Found, split: str) -> str:
     judge = found.read("judge.json")
     if judge is None:
         return ""
-    one = judge["ceilings"][split]
-    return (
+    one, photos = judge["ceilings"][split], found.read("photos.json")
+    parts = [
         f"The judge's ceiling: on the {one['pictures']} real photos of these maps it reaches mIoU "
-        f"{100 * one['miou']:.2f} % and accuracy {100 * one['accuracy']:.2f} %. Drawn pictures can score higher, "
-        "which does not make them more real: we think because a class looks the same in all of them."
-    )
+        f"{100 * one['miou']:.2f} % and accuracy {100 * one['accuracy']:.2f} %. Drawn pictures can score higher, which "
+        "does not make them more real: we think because a class looks the same in all of them."
+    ]
+    if photos is not None:
+        parts.append(
+            f"FD of these real photos to the training photos is {photos['fd'][split]:.1f}: pictures that are nearer to "
+            "the training photos than that are no better for it. FD to these maps' photos has its best value at 0."
+        )
+    return " ".join(parts)
 
 
 def costs(found: Found) -> str:

@@ -26,7 +26,10 @@ from clade.images import save_png
 from clade.judging.scoring import score
 from clade.labels import LabelMap
 from clade.measure import alternate, machine_lines, use_cores
+from clade.metrics.extractors import create_extractor
+from clade.metrics.frechet import frechet_distance
 from clade.metrics.judges.opened import open_judge
+from clade.metrics.statistics import Statistics, real_statistics
 from clade.scoring import Protocol
 from clade.synthesizer import Synthesizer
 from clade.training.builders import build_dataset, build_generator
@@ -189,6 +192,18 @@ def evaluate(job: Job, name: str, checkpoint: Path) -> bool:
             scores = ", ".join(f"{key} {value:.4g}" for key, value in found.scores.items())
             print(f"{name} on {split}, photos of {reference}: {scores}", flush=True)
     return True
+
+
+def photos(job: Job) -> None:
+    """Fréchet distance of every split's photos to the training ones, as pictures are scored -> results/photos.json."""
+    data, extractor = job.plan.trainings[0].resolved(job.data).data, create_extractor(f"judge:{job.judge}")
+
+    def statistics(split: str) -> Statistics:
+        return real_statistics(build_dataset(data, split), extractor, data.size, data.fit)
+
+    trained = statistics(data.train_split)
+    found = {split: frechet_distance(statistics(split), trained) for split in job.plan.splits}
+    write_json(job.results / "photos.json", {"extractor": extractor.key, "fd": found})
 
 
 def convert(job: Job) -> bool:
