@@ -100,7 +100,9 @@ def test_a_plan_is_carried_out_goes_on_and_is_reported(job, capsys):
     assert f"| `clade-0` | `{sha}` |" in text
     assert "CLADE against SPADE | mIoU (%) ↑ | -1.51 |" in text
     assert f"- **CLADE and SPADE**: mIoU (%) {measured['miou']:.2f} and" in text
-    assert "- Differences that are not decided by these seeds: CLADE against SPADE (mIoU)." in text
+    assert "- Of 1 differences these seeds leave 1 undecided" in text
+    photos = json.loads((job / "results" / "photos.json").read_text())
+    assert f"FD of these real photos to the training photos is {photos['fd']['val']:.1f}" in text
     counted = json.loads((job / "results" / "costs.json").read_text())["sizes"]
     share = counted["clade"]["parameters"] / counted["spade"]["parameters"]
     assert f"- **Cost of CLADE** over that of SPADE: parameters {share:.2f}, multiply-adds" in text
