@@ -295,14 +295,16 @@ def analysis(found: Found, pictures: Path) -> str:
         "regions it is 0 by construction. " + " ".join(told["summary"])
     )
     parts = ["### How constant are gamma and beta? (section 3.1, Figures 2 and 3)", table(columns, rows), note]
+    maps = sorted(path.name for path in (found.folder / "analysis").glob("maps-*.png"))
     figures = {
-        "maps-0.png": "Figure 2: gamma and beta of one label map, one layer for each resolution",
+        **dict.fromkeys(maps[:1], "Figure 2: gamma and beta of one label map, one layer for each resolution"),
         "histograms.png": "Figure 3: distributions of gamma and beta inside the most frequent classes",
     }
-    for name, words in figures.items():
-        if (found.folder / "analysis" / name).exists():
-            shutil.copyfile(found.folder / "analysis" / name, pictures / f"{found.plan.name}-{name}")
-            parts += [f"![{words}](results/{found.plan.name}-{name})", f"*{words}.*"]
+    for source, words in figures.items():
+        if (found.folder / "analysis" / source).exists():
+            name = f"{found.plan.name}-{source.split('-')[0].removesuffix('.png')}.png"
+            shutil.copyfile(found.folder / "analysis" / source, pictures / name)
+            parts += [f"![{words}](results/{name})", f"*{words}.*"]
     return "\n\n".join(parts)
 
 

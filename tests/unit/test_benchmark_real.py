@@ -108,7 +108,7 @@ def test_a_plan_is_carried_out_goes_on_and_is_reported(job, capsys):
     assert f"- **Cost of CLADE** over that of SPADE: parameters {share:.2f}, multiply-adds" in text
     assert {path.name for path in (job / "pictures").iterdir()} == {
         "plan-val.png",
-        "plan-maps-0.png",
+        "plan-maps.png",
         "plan-histograms.png",
     }
 
