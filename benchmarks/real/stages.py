@@ -199,7 +199,8 @@ def photos(job: Job) -> None:
     data, extractor = job.plan.trainings[0].resolved(job.data).data, create_extractor(f"judge:{job.judge}")
 
     def statistics(split: str) -> Statistics:
-        return real_statistics(build_dataset(data, split), extractor, data.size, data.fit)
+        dataset = build_dataset(data, split)
+        return real_statistics(dataset, extractor, data.size, data.fit)  # pyright: ignore[reportArgumentType]  # checked there
 
     trained = statistics(data.train_split)
     found = {split: frechet_distance(statistics(split), trained) for split in job.plan.splits}

@@ -109,7 +109,8 @@ def recipes_named(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_recipe_that_is_named_exists(page: Path) -> None:
-    others = {*clade.data.DATASETS.names(), *list_judge_recipes(), *list_splits(), *list_merges()}
+    plans = {path.stem for path in (ROOT / "benchmarks/real").glob("*.yaml")}
+    others = {*clade.data.DATASETS.names(), *list_judge_recipes(), *list_splits(), *list_merges(), *plans}
     assert recipes_named(page) - {*clade.list_recipes(), *others} == set()
 
 
