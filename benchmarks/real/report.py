@@ -223,7 +223,7 @@ def ranking(found: Found) -> str:
         f"all systems with several seeds, pooled ({freedom} degrees of freedom), and a difference counts where the "
         "interval leaves 0 out. Of systems with one seed it is as wide as the others' spread says. Seeds: how many of "
         "each system it would take for a difference of this size to count, if the spread stays what it is. FD to the "
-        "training photos is left out where pictures are nearer to these than the real photos of the same maps are. "
+        "training photos is the paper's protocol; what it says here depends on how far real photos are from these. "
         f"{paper.get('note', '')}"
     )
     heading = f"### Our ranking and the paper's ({paper['source']})"
