@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from clade.engine.convolutions import PackedConv2d
-from clade.engine.kernels import EAGER, Kernels
+from clade.engine.doubling import Doubling
+from clade.engine.kernels import EAGER, Kernels, Lookup, look_up_parts, picture_of
+from clade.engine.small import SmallFirst
 from clade.engine.tables import TableNorm
 from clade.labels import LabelPyramid
 from clade.nn import NormLayer, ResidualBlock, Unnormalized
@@ -19,6 +21,9 @@ class FusedBlock(nn.Module):
     made inside the convolutions; and a layer's further channels (edges) get a small convolution of their own instead of
     being copied beside the features.
 
+    ``small``, where it is set, computes the first convolution and the shortcut's before the upsampling, for maps that
+    allow it.
+
     Args:
         block: its convolutions' weights are shared where they are not cut.
         upsample: double the input first (nearest).
@@ -28,6 +33,7 @@ class FusedBlock(nn.Module):
         super().__init__()
         self.upsample = upsample
         self.kernels: Kernels = EAGER
+        self.small: SmallFirst | None = None
         self.norm1, self.norm2, self.norm_shortcut = block.norm1, block.norm2, block.norm_shortcut
         self.conv1, self.extra1 = _cut(block.conv1, block.norm1)
         self.conv2, self.extra2 = _cut(block.conv2, block.norm2)
@@ -39,39 +45,46 @@ class FusedBlock(nn.Module):
         """(N, C_in, h, w) -> (N, C_out, H, W), which are twice h and w with ``upsample``."""
         factor = 2 if self.upsample else 1
         size = (factor * x.shape[2], factor * x.shape[3])
-        y, shortcut = self._inputs(x, labels, size)
-        if self.conv_shortcut is not None:
-            extra = self._extra(self.extra_shortcut, self.norm_shortcut, labels, size, y.dtype, None)
-            shortcut = _convolve(self.conv_shortcut, shortcut, extra)
-        y = _convolve(self.conv1, y, self._extra(self.extra1, self.norm1, labels, size, y.dtype))
-        y = self._activated(self.norm2, y, labels, size, 0.2, upsample=False)
+        norms = (self.norm1, self.norm_shortcut, self.norm2)
+        one, two, three = (norm.lookup(labels, size) if isinstance(norm, TableNorm) else None for norm in norms)
+        add = self._extra(self.extra1, self.norm1, labels, size, x.dtype)
+        add_shortcut = self._extra(self.extra_shortcut, self.norm_shortcut, labels, size, x.dtype, None)
+        doubling = None
+        if self.small is not None and one is not None and two is not None and one.index is two.index:
+            doubling = Doubling.of(one.index)
+        if self.small is None or doubling is None:
+            y, shortcut = self._inputs(x, one, two)
+            y = self._modulated(convolve(self.conv1, y, add), three, 0.2, upsample=False)
+            if self.conv_shortcut is not None:
+                shortcut = convolve(self.conv_shortcut, shortcut, add_shortcut)
+        else:
+            assert one is not None
+            assert two is not None
+            shortcut = self.small.shortcut(x, two, doubling)
+            shortcut = shortcut if add_shortcut is None else shortcut + add_shortcut
+            if self.small.conv is None:
+                y = convolve(self.conv1, self._modulated(x, one, 0.2, self.upsample), add)
+                y = self._modulated(y, three, 0.2, upsample=False)
+            else:
+                rows, at = self.small.conv(look_up_parts(x, doubling, one, 0.2), doubling)
+                if add is None and three is not None:
+                    y = self.kernels.modulate_rows(rows, at, three, 0.2)
+                else:
+                    y = picture_of(torch.index_select(rows, 0, at), doubling.index)
+                    y = self._modulated(y if add is None else y + add, three, 0.2, upsample=False)
         extra = self._extra(self.extra2, self.norm2, labels, size, y.dtype)
-        return _convolve(self.conv2, y, shortcut if extra is None else shortcut + extra)
+        return convolve(self.conv2, y, shortcut if extra is None else shortcut + extra)
 
-    def _inputs(self, x: Tensor, labels: LabelPyramid, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _inputs(self, x: Tensor, one: Lookup | None, two: Lookup | None) -> tuple[Tensor, Tensor]:
         """What the first convolution and the shortcut get."""
-        first, second = self.norm1, self.norm_shortcut
-        if isinstance(first, TableNorm) and isinstance(second, TableNorm):
-            one, two = first.lookup(labels, size), second.lookup(labels, size)
-            if one.index is two.index:  # not where layers of two kinds meet
-                return self.kernels.modulate_pair(x, one, 0.2, two, self.upsample)
-        y = self._activated(first, x, labels, size, 0.2, self.upsample)
-        if second is None:
-            return y, self.kernels.activate(x, None, self.upsample)
-        return y, self._activated(second, x, labels, size, None, self.upsample)
+        if one is not None and two is not None and one.index is two.index:  # not where layers of two kinds meet
+            return self.kernels.modulate_pair(x, one, 0.2, two, self.upsample)
+        return self._modulated(x, one, 0.2, self.upsample), self._modulated(x, two, None, self.upsample)
 
-    def _activated(
-        self,
-        norm: nn.Module,
-        x: Tensor,
-        labels: LabelPyramid,
-        size: tuple[int, int],
-        slope: float | None,
-        upsample: bool,
-    ) -> Tensor:
-        if isinstance(norm, TableNorm):
-            return self.kernels.modulate(x, norm.lookup(labels, size), slope, upsample)
-        return self.kernels.activate(x, slope, upsample)
+    def _modulated(self, x: Tensor, lookup: Lookup | None, slope: float | None, upsample: bool) -> Tensor:
+        if lookup is None:
+            return self.kernels.activate(x, slope, upsample)
+        return self.kernels.modulate(x, lookup, slope, upsample)
 
     def _extra(
         self,
@@ -115,7 +128,7 @@ def _cut(conv: nn.Conv2d, norm: NormLayer) -> tuple[nn.Module, nn.Module | None]
     return parts[0], parts[1]
 
 
-def _convolve(conv: nn.Module, x: Tensor, add: Tensor | None) -> Tensor:
+def convolve(conv: nn.Module, x: Tensor, add: Tensor | None) -> Tensor:
     if isinstance(conv, PackedConv2d):
         return conv(x, add)
     y = conv(x)

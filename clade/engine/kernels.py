@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clade.engine.doubling import Doubling
 from clade.errors import first_line
 from clade.nn.modulation_plain import look_up_plain, scaled_plain
 
 _PIECE = 1 << 18  # numbers of a temporary, which then stays in the cache
-_MOST_OTHERS = 0.25  # of the pixels; with more of them it takes longer than all pixels one by one
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ class Lookup:
     offsets: Tensor | None = None
     weights: Tensor | None = None
 
+    @property
+    def factors(self) -> Tensor | None:
+        """f and g of every pixel, (2, N H W), where there are offsets"""
+        if self.offsets is None:
+            return None
+        assert self.weights is not None
+        of_y, of_x, constant = self.weights.view(2, 3, 1, 1, 1).unbind(1)
+        y, x = self.offsets.unbind(1)
+        return torch.addcmul(constant, y, of_y).addcmul_(x, of_x).flatten(1)
+
 
 class Kernels:
     """The passes written with torch's operators, on a CPU over pieces that stay in the cache."""
@@ -59,6 +69,14 @@ class Kernels:
             (N, C, H, W), channels last, in the type of x.
         """
         return _modulated_layers(x, [(lookup, slope)], upsample)[0]
+
+    def modulate_rows(self, rows: Tensor, at: Tensor, lookup: Lookup, slope: float | None) -> Tensor:
+        """The same of pixels that lie apart: ``at`` (N H W,) int32 says which of the rows (R, C) each one is."""
+        index = lookup.index
+        y = look_up_plain(
+            rows, index.flatten(), lookup.scale, lookup.shift, lookup.mean, lookup.factors, slope, at=at
+        )
+        return picture_of(y, index)
 
     def modulate_pair(
         self, x: Tensor, first: Lookup, slope: float, second: Lookup, upsample: bool
@@ -188,99 +206,83 @@ def _modulated(x: Tensor, index: Tensor, tables: tuple[Tensor, ...], slope: floa
 
 def _modulated_layers(x: Tensor, layers: list[tuple[Lookup, float | None]], upsample: bool) -> list[Tensor]:
     """Layers of the same x and index, each with the slope behind it."""
-    doubling = _Doubling.of(x, layers[0][0].index) if upsample and x.device.type == "cpu" else None
+    doubling = Doubling.of(layers[0][0].index) if upsample and x.device.type == "cpu" else None
     if doubling is not None:
-        return [doubling(*layer) for layer in layers]
+        return [_doubled(x, doubling, *layer) for layer in layers]
     if upsample:
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-    pixels, index = _pixels(x), layers[0][0].index
+    pixels, index = pixels_of(x), layers[0][0].index
     return [
-        _picture(
-            look_up_plain(pixels, index.flatten(), lookup.scale, lookup.shift, lookup.mean, _factors_of(lookup), slope),
+        picture_of(
+            look_up_plain(pixels, index.flatten(), lookup.scale, lookup.shift, lookup.mean, lookup.factors, slope),
             index,
         )
         for lookup, slope in layers
     ]
 
 
-@dataclass(frozen=True)
-class _Doubling:
-    """Features doubled and modulated. Where 2x2 pixels have one row of the table, it is computed once for them.
+def _doubled(x: Tensor, doubling: Doubling, lookup: Lookup, slope: float | None) -> Tensor:
+    """Features doubled and modulated. Where 2x2 pixels have one row of the table, it is computed once for them."""
+    factors = lookup.factors
+    if factors is None:
+        computed = look_up_parts(x, doubling, lookup, slope)
+        return picture_of(torch.index_select(computed, 0, doubling.parts), doubling.index)
+    computed = scale_parts(x, doubling, lookup)
+    return spread(doubling, computed, lookup.shift, factors, slope, x.dtype)
+
+
+def look_up_parts(x: Tensor, doubling: Doubling, lookup: Lookup, slope: float | None) -> Tensor:
+    """Features (N, C, h, w) modulated at the small pixels and the others, without positions: (N h w + m, C)."""
+    whole, *parts = doubling.joined(x, lookup.scale.shape[1])
+    for pixels, rows, out in zip(_both(x, doubling), (doubling.first.flatten(), doubling.rows), parts, strict=True):
+        look_up_plain(pixels, rows, lookup.scale, lookup.shift, slope=slope, out=out)
+    return whole
+
+
+def scale_parts(x: Tensor, doubling: Doubling, lookup: Lookup) -> Tensor:
+    """scale[k] (x - mean) at the small pixels and the others, in the type of the table: (N h w + m, C)."""
+    assert lookup.mean is not None
+    whole, *parts = doubling.joined(x, lookup.scale.shape[1], lookup.scale.dtype)
+    for pixels, rows, out in zip(_both(x, doubling), (doubling.first.flatten(), doubling.rows), parts, strict=True):
+        scaled_plain(pixels, rows, lookup.scale, lookup.mean, out=out)
+    return whole
+
+
+def _both(x: Tensor, doubling: Doubling) -> tuple[Tensor, Tensor]:
+    pixels = pixels_of(x)
+    return pixels, torch.index_select(pixels, 0, doubling.parents)
+
+
+def spread(
+    doubling: Doubling, computed: Tensor, table: Tensor, factors: Tensor, slope: float | None, dtype: torch.dtype
+) -> Tensor:
+    """f * computed + g * table[index] of every pixel, activated: what depends on positions, (N, C, 2 h, 2 w).
 
     Args:
-        index: (N, 2 h, 2 w), as a lookup has it.
-        x, rows: features and row of what is computed: the first of each 2x2 pixels, and those that differ from it.
-        parts: which of these each pixel of (N, 2 h, 2 w) is.
+        computed: of the small pixels and the others, (N h w + m, C) float32.
+        table: (rows, C) float32.
+        factors: f and g, (2, 4 N h w).
     """
-
-    index: Tensor
-    x: tuple[Tensor, Tensor]
-    rows: tuple[Tensor, Tensor]
-    parts: Tensor
-
-    @classmethod
-    def of(cls, x: Tensor, index: Tensor) -> _Doubling | None:
-        """None where too many pixels differ."""
-        n, height, width = index.shape
-        first = index[:, ::2, ::2]
-        differ = index.view(n, height // 2, 2, width // 2, 2) != first[:, :, None, :, None]
-        others = differ.flatten().nonzero().flatten()
-        if len(others) > _MOST_OTHERS * index.numel():
-            return None
-        own = torch.arange(first.numel(), dtype=torch.int32, device=index.device).view(first.shape)
-        # Flattened without a copy where a single pixel becomes 2x2: all four would be one place in memory.
-        parts = own[:, :, None, :, None].expand(differ.shape).flatten().contiguous()
-        x = _pixels(x)
-        different = torch.index_select(x, 0, parts[others])
-        rows = (first.flatten(), index.flatten()[others])
-        parts[others] = torch.arange(len(x), len(x) + len(others), dtype=torch.int32, device=index.device)
-        return cls(index, (x, different), rows, parts)
-
-    def __call__(self, lookup: Lookup, slope: float | None) -> Tensor:
-        factors = _factors_of(lookup)
-        if factors is None:
-            write = partial(look_up_plain, slope=slope)
-            computed = self._computed(write, self.x[0].dtype, lookup.scale, lookup.shift)
-            return _picture(torch.index_select(computed, 0, self.parts), self.index)
-        assert lookup.mean is not None
-        computed = self._computed(scaled_plain, lookup.scale.dtype, lookup.scale, lookup.mean)
-        index = self.index.flatten()
-        y = self.x[0].new_empty(len(index), computed.shape[1])
-        step = max(1, _PIECE // y.shape[1])
-        for begin in range(0, len(y), step):
-            piece = slice(begin, begin + step)
-            f, g = factors[:, piece, None]
-            z = torch.index_select(lookup.shift, 0, index[piece]).mul_(g)
-            z.addcmul_(torch.index_select(computed, 0, self.parts[piece]), f)
-            y[piece] = z if slope is None else F.leaky_relu_(z, slope)
-        return _picture(y, self.index)
-
-    def _computed(self, write: Callable[..., Tensor], dtype: torch.dtype, *tables: Tensor) -> Tensor:
-        sizes = [len(part) for part in self.x]
-        y = self.x[0].new_empty(sum(sizes), tables[0].shape[1], dtype=dtype)
-        for x, rows, part in zip(self.x, self.rows, y.split(sizes), strict=True):
-            write(x, rows, *tables, out=part)
-        return y
+    index = doubling.index.flatten()
+    y = computed.new_empty(len(index), computed.shape[1], dtype=dtype)
+    step = max(1, _PIECE // y.shape[1])
+    for begin in range(0, len(y), step):
+        piece = slice(begin, begin + step)
+        f, g = factors[:, piece, None]
+        z = torch.index_select(table, 0, index[piece]).mul_(g)
+        z.addcmul_(torch.index_select(computed, 0, doubling.parts[piece]), f)
+        y[piece] = z if slope is None else F.leaky_relu_(z, slope)
+    return picture_of(y, doubling.index)
 
 
-def _picture(pixels: Tensor, index: Tensor) -> Tensor:
+def picture_of(pixels: Tensor, index: Tensor) -> Tensor:
     """(N H W, C) -> (N, C, H, W), of the same memory"""
     return pixels.view(*index.shape, -1).permute(0, 3, 1, 2)
 
 
-def _pixels(x: Tensor) -> Tensor:
+def pixels_of(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N H W, C), of the same memory where it is channels last"""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _factors_of(lookup: Lookup) -> Tensor | None:
-    """f and g of :class:`Lookup`, (2, N H W), where it has offsets"""
-    if lookup.offsets is None:
-        return None
-    assert lookup.weights is not None
-    of_y, of_x, constant = lookup.weights.view(2, 3, 1, 1, 1).unbind(1)
-    y, x = lookup.offsets.unbind(1)
-    return torch.addcmul(constant, y, of_y).addcmul_(x, of_x).flatten(1)
 
 
 EAGER = Kernels()

@@ -17,6 +17,7 @@ from clade.engine.blocks import FusedBlock, fusable
 from clade.engine.convolutions import PackedConv2d, can_pack, packable
 from clade.engine.kernels import CompiledKernels
 from clade.engine.neighbourhoods import SpadeTable
+from clade.engine.small import SmallFirst
 from clade.engine.pages import can_keep_pages, keep_pages
 from clade.engine.tables import CladeTable, TableNorm
 from clade.models import Generator
@@ -114,6 +115,27 @@ class FusedBlocks(Optimization):
         for k in fused:
             generator.blocks[k] = FusedBlock(generator.blocks[k], k in before)  # pyright: ignore[reportArgumentType]
         generator._upsample_before -= before.intersection(fused)
+
+
+@OPTIMIZATIONS.register("small-convolutions")
+class SmallConvolutions(Optimization):
+    """What reads upsampled features is computed before the upsampling wherever 2x2 pixels are alike."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return target.device.type == "cpu" and any(_parts(generator, self._doubles))
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        for _, _, block in _parts(generator, self._doubles):
+            assert isinstance(block, FusedBlock)
+            assert isinstance(block.conv1, nn.Conv2d)
+            assert isinstance(block.conv_shortcut, nn.Conv2d)
+            varies = isinstance(block.norm1, CladeTable) and block.norm1.modulates_by_position
+            block.small = SmallFirst(None if varies else block.conv1, block.conv_shortcut)
+
+    @staticmethod
+    def _doubles(module: nn.Module) -> bool:
+        # Where the number of channels stays, the weights are many against the pixels.
+        return isinstance(module, FusedBlock) and module.upsample and isinstance(module.norm_shortcut, TableNorm)
 
 
 @OPTIMIZATIONS.register("bf16")

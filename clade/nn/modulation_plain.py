@@ -50,13 +50,14 @@ def look_up_plain(
     scales: Tensor | None = None,
     slope: float | None = None,
     out: Tensor | None = None,
+    at: Tensor | None = None,
 ) -> Tensor:
     """The same with what does not depend on the picture multiplied out: y = act(scale[k] x + shift[k]).
 
     With ``scales``, y = act(s_g scale[k] (x - mean) + s_b shift[k]). ``out`` (P, C), of the type of x or of what is
-    computed in, is where y goes.
+    computed in, is where y goes. ``at`` (P,) says which row of x, then (rows, C), each pixel is.
     """
-    return _applied(_Work(x, ids, scale, shift, mean, scales), slope, out)
+    return _applied(_Work(x, ids, scale, shift, mean, scales, at), slope, out)
 
 
 def scaled_plain(x: Tensor, ids: Tensor, scale: Tensor, mean: Tensor, out: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def scaled_plain(x: Tensor, ids: Tensor, scale: Tensor, mean: Tensor, out: Tenso
 
 
 def _applied(work: _Work, slope: float | None, out: Tensor | None = None) -> Tensor:
-    y = work.x.new_empty(work.x.shape) if out is None else out
+    y = work.x.new_empty(len(work.ids), work.x.shape[1]) if out is None else out
     direct = y.dtype == work.wide
     for piece in work.pieces():
         pre = work.before_activation(piece, out=y[piece] if direct else work.buffer(2, piece))
@@ -171,10 +172,17 @@ class _Work:
     """
 
     def __init__(
-        self, x: Tensor, ids: Tensor, table: Tensor, shift: Tensor, mean: Tensor | None, scales: Tensor | None
+        self,
+        x: Tensor,
+        ids: Tensor,
+        table: Tensor,
+        shift: Tensor,
+        mean: Tensor | None,
+        scales: Tensor | None,
+        at: Tensor | None = None,
     ) -> None:
         self.wide = widened(x.dtype)
-        self.x, self.ids, self.table, self.shift, self.mean = x, ids, table, shift, mean
+        self.x, self.ids, self.table, self.shift, self.mean, self.at = x, ids, table, shift, mean, at
         self.scales = None if scales is None else scales.detach().to(self.wide)
         channels = table.shape[1]
         piece = _PIECE if x.device.type == "cpu" else _PIECE_ELSEWHERE
@@ -182,7 +190,7 @@ class _Work:
         self.buffers = [part.view(-1, channels) for part in _memory(x, self.wide, self.step * channels)]
 
     def pieces(self) -> Iterator[slice]:
-        pixels = len(self.x)
+        pixels = len(self.ids)
         for start in range(0, pixels, self.step):
             yield slice(start, min(start + self.step, pixels))
 
@@ -191,7 +199,9 @@ class _Work:
         return self.buffers[number] if pixels == self.step else self.buffers[number][:pixels]
 
     def wide_part(self, x: Tensor, piece: slice) -> Tensor:
-        part = x[piece]
+        if self.at is not None and x.dtype == self.wide:
+            return torch.index_select(x, 0, self.at[piece], out=self.buffer(0, piece))
+        part = x[piece] if self.at is None else torch.index_select(x, 0, self.at[piece])
         return part if part.dtype == self.wide else self.buffer(0, piece).copy_(part)
 
     def centred(self, piece: slice) -> Tensor:
