@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from clade.engine.convolutions import PackedConv2d
 from clade.engine.doubling import Doubling
-from clade.engine.kernels import EAGER, Kernels, Lookup, look_up_parts, picture_of
+from clade.engine.kernels import EAGER, Kernels, Lookup, picture_of
 from clade.engine.small import SmallFirst
 from clade.engine.tables import TableNorm
 from clade.labels import LabelPyramid
@@ -60,18 +60,16 @@ class FusedBlock(nn.Module):
         else:
             assert one is not None
             assert two is not None
-            shortcut = self.small.shortcut(x, two, doubling)
+            first, shortcut = self.small(self.kernels, x, one, two, doubling)
             shortcut = shortcut if add_shortcut is None else shortcut + add_shortcut
-            if self.small.conv is None:
+            if first is None:
                 y = convolve(self.conv1, self._modulated(x, one, 0.2, self.upsample), add)
                 y = self._modulated(y, three, 0.2, upsample=False)
+            elif add is None and three is not None:
+                y = self.kernels.modulate_rows(*first, three, 0.2)
             else:
-                rows, at = self.small.conv(look_up_parts(x, doubling, one, 0.2), doubling)
-                if add is None and three is not None:
-                    y = self.kernels.modulate_rows(rows, at, three, 0.2)
-                else:
-                    y = picture_of(torch.index_select(rows, 0, at), doubling.index)
-                    y = self._modulated(y if add is None else y + add, three, 0.2, upsample=False)
+                y = picture_of(torch.index_select(first[0], 0, first[1]), doubling.index)
+                y = self._modulated(y if add is None else y + add, three, 0.2, upsample=False)
         extra = self._extra(self.extra2, self.norm2, labels, size, y.dtype)
         return convolve(self.conv2, y, shortcut if extra is None else shortcut + extra)
 

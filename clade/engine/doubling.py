@@ -54,12 +54,6 @@ class Doubling:
         """Row of each of the others, (m,) int32."""
         return self.index.flatten()[self.others]
 
-    def joined(self, like: Tensor, channels: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Memory for what is computed of the small pixels and the others: (N h w + m, C), and its two parts."""
-        sizes = [self.first.numel(), len(self.others)]
-        whole = like.new_empty(sum(sizes), channels, dtype=dtype)
-        return whole, *whole.split(sizes)
-
     @cached_property
     def reached(self) -> tuple[Tensor, Tensor]:
         """What a 3x3 convolution adds for the others: the pixels that have some beside them, and which.

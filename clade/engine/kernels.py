@@ -17,7 +17,7 @@ from clade.engine.doubling import Doubling
 from clade.errors import first_line
 from clade.nn.modulation_plain import look_up_plain, scaled_plain
 
-_PIECE = 1 << 18  # numbers of a temporary, which then stays in the cache
+_PIECE = 1 << 16  # numbers of a temporary, which then stays in the cache
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,14 @@ class CompiledKernels(Kernels):
         eager = partial(super().modulate, x, lookup, slope, upsample)
         return self._run(("one", slope, upsample, *_form(lookup)), eager, write, x, lookup.index, *_tables(lookup))
 
+    def modulate_rows(self, rows: Tensor, at: Tensor, lookup: Lookup, slope: float | None) -> Tensor:
+        def write(rows: Tensor, at: Tensor, index: Tensor, *tables: Tensor) -> Tensor:
+            x = rows[at.view(index.shape)].permute(0, 3, 1, 2)
+            return _modulated(x, index, tables, slope, False)
+
+        eager = partial(super().modulate_rows, rows, at, lookup, slope)
+        return self._run(("rows", slope, *_form(lookup)), eager, write, rows, at, lookup.index, *_tables(lookup))
+
     def modulate_pair(
         self, x: Tensor, first: Lookup, slope: float, second: Lookup, upsample: bool
     ) -> tuple[Tensor, Tensor]:
@@ -146,7 +154,8 @@ class CompiledKernels(Kernels):
         try:
             if key not in self._made:
                 self._made[key] = torch.compile(_with_own_code(write), dynamic=True)
-            return self._made[key](x.contiguous(memory_format=torch.channels_last), *args)
+            x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+            return self._made[key](x, *args)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -223,34 +232,19 @@ def _modulated_layers(x: Tensor, layers: list[tuple[Lookup, float | None]], upsa
 
 def _doubled(x: Tensor, doubling: Doubling, lookup: Lookup, slope: float | None) -> Tensor:
     """Features doubled and modulated. Where 2x2 pixels have one row of the table, it is computed once for them."""
-    factors = lookup.factors
+    pixels, factors = pixels_of(x), lookup.factors
+    sizes = [len(pixels), len(doubling.others)]
+    computed = x.new_empty(sum(sizes), pixels.shape[1], dtype=None if factors is None else lookup.scale.dtype)
+    of = (pixels, doubling.first.flatten()), (torch.index_select(pixels, 0, doubling.parents), doubling.rows)
+    for (part, rows), out in zip(of, computed.split(sizes), strict=True):
+        if factors is None:
+            look_up_plain(part, rows, lookup.scale, lookup.shift, slope=slope, out=out)
+        else:
+            assert lookup.mean is not None
+            scaled_plain(part, rows, lookup.scale, lookup.mean, out=out)
     if factors is None:
-        computed = look_up_parts(x, doubling, lookup, slope)
         return picture_of(torch.index_select(computed, 0, doubling.parts), doubling.index)
-    computed = scale_parts(x, doubling, lookup)
     return spread(doubling, computed, lookup.shift, factors, slope, x.dtype)
-
-
-def look_up_parts(x: Tensor, doubling: Doubling, lookup: Lookup, slope: float | None) -> Tensor:
-    """Features (N, C, h, w) modulated at the small pixels and the others, without positions: (N h w + m, C)."""
-    whole, *parts = doubling.joined(x, lookup.scale.shape[1])
-    for pixels, rows, out in zip(_both(x, doubling), (doubling.first.flatten(), doubling.rows), parts, strict=True):
-        look_up_plain(pixels, rows, lookup.scale, lookup.shift, slope=slope, out=out)
-    return whole
-
-
-def scale_parts(x: Tensor, doubling: Doubling, lookup: Lookup) -> Tensor:
-    """scale[k] (x - mean) at the small pixels and the others, in the type of the table: (N h w + m, C)."""
-    assert lookup.mean is not None
-    whole, *parts = doubling.joined(x, lookup.scale.shape[1], lookup.scale.dtype)
-    for pixels, rows, out in zip(_both(x, doubling), (doubling.first.flatten(), doubling.rows), parts, strict=True):
-        scaled_plain(pixels, rows, lookup.scale, lookup.mean, out=out)
-    return whole
-
-
-def _both(x: Tensor, doubling: Doubling) -> tuple[Tensor, Tensor]:
-    pixels = pixels_of(x)
-    return pixels, torch.index_select(pixels, 0, doubling.parents)
 
 
 def spread(

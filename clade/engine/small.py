@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -9,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clade.engine.doubling import Doubling
-from clade.engine.kernels import Lookup, look_up_parts, picture_of, pixels_of, scale_parts, spread
-
-_SIDE = 16  # of the pictures as which rows are convolved: for others oneDNN chooses another order of the weights
+from clade.engine.kernels import Kernels, Lookup, picture_of, pixels_of, spread
+from clade.nn.modulation_plain import look_up_plain, scaled_plain
 
 
 class SmallFirst(nn.Module):
@@ -30,27 +30,51 @@ class SmallFirst(nn.Module):
 
     def __init__(self, conv: nn.Conv2d | None, shortcut: nn.Conv2d) -> None:
         super().__init__()
+        assert shortcut.bias is None
         self.conv = None if conv is None else UpsampledConv2d(conv)
-        self.projection = nn.Conv2d(shortcut.in_channels, shortcut.out_channels, 1, bias=False)
-        self.projection.weight = shortcut.weight
-        vars(self.projection)["packed_for"] = (1, _SIDE, _SIDE)
+        self.shortcut = nn.Conv2d(shortcut.in_channels, shortcut.out_channels, 1, bias=False)
+        self.shortcut.weight = shortcut.weight
+        self.shortcut_of_others = nn.Linear(shortcut.in_channels, shortcut.out_channels, bias=False)
+        self.shortcut_of_others.weight = nn.Parameter(shortcut.weight.detach().flatten(1), requires_grad=False)
 
-    def shortcut(self, x: Tensor, lookup: Lookup, doubling: Doubling) -> Tensor:
-        """Features (N, C_in, h, w) -> what the shortcut gives, (N, C_out, 2 h, 2 w)."""
+    def forward(
+        self, kernels: Kernels, x: Tensor, one: Lookup, two: Lookup, doubling: Doubling
+    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor]:
+        """Features (N, C_in, h, w) -> what the two convolutions give.
+
+        Args:
+            one, two: the look-ups of their layers, at the size after the upsampling.
+
+        Returns:
+            rows (R, C_out) and which of them each pixel is (4 N h w,), where the first is not left to the block; the
+            shortcut, (N, C_out, 2 h, 2 w).
+        """
+        others = torch.index_select(pixels_of(x), 0, doubling.parents)
+        if self.conv is None:
+            return None, self._varying_shortcut(x, others, two, doubling)
+        small, small_shortcut = kernels.modulate_pair(
+            x, replace(one, index=doubling.first), 0.2, replace(two, index=doubling.first), False
+        )
+        rows = doubling.rows
+        first = self.conv(small, look_up_plain(others, rows, one.scale, one.shift, slope=0.2), doubling)
+        projected = self._projected(small_shortcut, look_up_plain(others, rows, two.scale, two.shift))
+        return first, picture_of(torch.index_select(projected, 0, doubling.parts), doubling.index)
+
+    def _varying_shortcut(self, x: Tensor, others: Tensor, lookup: Lookup, doubling: Doubling) -> Tensor:
+        """With positions, whose factors are those of each pixel."""
         factors = lookup.factors
-        if factors is None:
-            computed = self._projected(look_up_parts(x, doubling, lookup, None))
-            return picture_of(torch.index_select(computed, 0, doubling.parts), doubling.index)
-        parts = scale_parts(x, doubling, lookup)
-        projected = self._projected(torch.cat([parts, lookup.shift]).to(x.dtype)).float()
-        computed, table = projected.split([len(parts), len(lookup.shift)])
-        return spread(doubling, computed, table, factors, None, x.dtype)
+        assert factors is not None
+        assert lookup.mean is not None
+        scaled = torch.empty_like(pixels_of(x)), torch.empty_like(others)
+        scaled_plain(pixels_of(x), doubling.first.flatten(), lookup.scale, lookup.mean, out=scaled[0])
+        scaled_plain(others, doubling.rows, lookup.scale, lookup.mean, out=scaled[1])
+        projected = self._projected(picture_of(scaled[0], doubling.first), scaled[1])
+        table = self.shortcut_of_others(lookup.shift.to(x.dtype))
+        return spread(doubling, projected.float(), table.float(), factors, None, x.dtype)
 
-    def _projected(self, rows: Tensor) -> Tensor:
-        """(R, C_in) -> (R, C_out)"""
-        whole = F.pad(rows, [0, 0, 0, -len(rows) % _SIDE**2])
-        pictures = whole.view(-1, _SIDE, _SIDE, rows.shape[1]).permute(0, 3, 1, 2)
-        return pixels_of(self.projection(pictures))[: len(rows)]
+    def _projected(self, small: Tensor, others: Tensor) -> Tensor:
+        """(N, C_in, h, w) and (m, C_in) -> (N h w + m, C_out)"""
+        return torch.cat([pixels_of(self.shortcut(small)), self.shortcut_of_others(others)])
 
 
 class UpsampledConv2d(nn.Module):
@@ -83,14 +107,13 @@ class UpsampledConv2d(nn.Module):
         rows = weight.permute(2, 3, 0, 1).reshape(9 * self.out_channels, self.in_channels)
         self.taps.weight = nn.Parameter(rows.contiguous(), requires_grad=False)
 
-    def forward(self, x: Tensor, doubling: Doubling) -> tuple[Tensor, Tensor]:
-        """The small pixels and the others, (N h w + m, C_in) -> rows (R, C_out), and which each pixel is, (4 N h w,)"""
-        small, others = x.split([doubling.first.numel(), len(doubling.others)])
-        rows = pixels_of(self.phases(picture_of(small, doubling.first))).view(-1, self.out_channels)
-        at = _phase_rows(*doubling.first.shape, str(x.device))
+    def forward(self, small: Tensor, others: Tensor, doubling: Doubling) -> tuple[Tensor, Tensor]:
+        """(N, C_in, h, w) and (m, C_in) of the others -> rows (R, C_out), and which each pixel is, (4 N h w,) int32."""
+        rows = pixels_of(self.phases(small)).view(-1, self.out_channels)
+        at = _phase_rows(*doubling.first.shape, str(small.device))
         if len(others):
             pixels, which = doubling.reached
-            difference = others - torch.index_select(small, 0, doubling.parents)
+            difference = others - torch.index_select(pixels_of(small), 0, doubling.parents)
             table = self.taps(difference).view(-1, self.out_channels).float()
             table = F.pad(table, [0, 0, 0, 9])  # of none
             rows.index_add_(0, at[pixels], F.embedding_bag(which, table, mode="sum").to(rows.dtype))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_PIECE = 1 << 18
+_PIECE = 1 << 16
 """Numbers of a temporary: 1 MB in float32, where calls cost little and the cache still holds several."""
 _PIECE_ELSEWHERE = 1 << 25
 """The same off the CPU, where there is no such cache and launches cost."""
