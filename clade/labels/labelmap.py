@@ -14,6 +14,11 @@ from clade.errors import LabelError
 from clade.labels.labelspace import outside_error
 from clade.labels.positions import positions as icpe_positions
 
+_ARE_IDS = (
+    "Label maps, arrays and tensors hold ids; numbers as label files hold them become ids by LabelSpace.encode (of a "
+    "Synthesizer: encode_numbers)."
+)
+
 
 class LabelMap:
     """A batch of label maps, with what else is known of their pixels.
@@ -101,8 +106,12 @@ class LabelMap:
         pinned._extent = self._extent
         return pinned
 
-    def check(self, num_rows: int, source: str = "label map") -> LabelMap:
+    def check(self, num_rows: int, source: str | None = None) -> LabelMap:
         """Make sure that every id lies in ``[0, num_rows)``; the smallest and largest id are read once per map.
+
+        Args:
+            num_rows: number of ids, the unknown class included.
+            source: the file that they were read from, for the error.
 
         Raises:
             LabelError: ids outside, with their pixel counts.
@@ -113,7 +122,8 @@ class LabelMap:
         if self._extent[0] < 0 or self._extent[1] >= num_rows:
             values, counts = torch.unique(self.ids.long().cpu(), return_counts=True)
             outside = {int(v): int(c) for v, c in zip(values, counts, strict=True) if not 0 <= v < num_rows}
-            raise outside_error(source, outside, f"{num_rows} classes (0..{num_rows - 1}, the unknown one included)")
+            extent = f"{num_rows} classes (0..{num_rows - 1}, the unknown one included)"
+            raise outside_error(source or "label map", outside, extent, None if source else _ARE_IDS)
         return self
 
     def with_positions(self, skip_class: int | None = None) -> LabelMap:
