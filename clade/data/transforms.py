@@ -34,7 +34,7 @@ class Augment:
 
     flip: bool = True
     """Mirror every other picture, left to right."""
-    max_zoom: float = 1.12
+    max_zoom: float = 1.117
     """The picture is enlarged by a factor between 1 and this before the crop; the published code takes 286 / 256."""
     crop: Literal["zoom", "pixels"] = "zoom"
     """ "pixels" cuts out the size pixel for pixel, from pictures that are larger (a load size of 286 for 256, as the
