@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -44,12 +43,11 @@ from benchmarks.reference.memory import in_child, peak, reset_peak, resident, wa
 from benchmarks.reference.process import Worker, run_command, serve
 from benchmarks.reference.table import COLUMNS, Bar, line
 from clade import Generator, LabelMap
-from clade.engine import Engine, fastest_precision
+from clade.engine import Engine, fastest_precision, keep_pages
 
 NETWORKS = ("clade", "none", "clade-icpe", "spade")
 PARTS = ("speed", "spade", "memory", "start", "ideas")
 PRECISIONS = ("fp32", "bf16")
-PROCESS_WIDE = ("kept-pages",)
 MIB = 2**20
 
 
@@ -61,18 +59,19 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled engine out")
     parser.add_argument("--serve", metavar="FOLDER", help=argparse.SUPPRESS)
-    parser.add_argument("--without", nargs=2, metavar=("IDEA", "PRECISION"), help=argparse.SUPPRESS)
+    parser.add_argument("--fresh-pages", metavar="PRECISION", help=argparse.SUPPRESS)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
 
     use_cores(args.threads)
     if args.serve:
         folder = Path(args.serve)
-        serve(left_out_job(folder, *args.without) if args.without else published_jobs(folder, args.width))
+        serve(fresh_pages_job(folder, args.fresh_pages) if args.fresh_pages else published_jobs(folder, args.width))
         return
     if args.memory_of:
         print(json.dumps(memory_of(args.memory_of, args.width)))
         return
+    keep_pages()  # as `clade generate` does
     quick = args.width != 64 or tuple(args.parts) != PARTS or args.no_compile
     rows: list[Row] = []
     notes = [
@@ -267,7 +266,11 @@ def memory_of(what: str, width: int) -> dict[str, int]:
     else:
         generator = clade.create_generator("clade", num_classes=CLASSES, unknown_class=True, width=width)
         generator.eval().requires_grad_(False)
-        called = eager(generator) if what == "our eager clade" else Engine(generator, precision=what.split(", ")[1])
+        if what == "our eager clade":
+            called = eager(generator)
+        else:
+            keep_pages()
+            called = Engine(generator, precision=what.split(", ")[1])
         draw = partial(called, label_map)
         del generator
     held = resident()
@@ -316,26 +319,26 @@ def start_row(folder: Path, threads: int) -> Row:
     return line("first picture of `clade generate`", seconds, "s", bar=Bar(6, False, "s"))
 
 
-def left_out_job(folder: Path, idea: str, precision: str) -> dict[str, Callable[[], object]]:
-    engine = Engine(read_network(folder, "clade"), precision=precision, without=(idea,))
-    return {idea: drawing(engine, mixed_maps())}
+KEPT_PAGES = "kept pages"
+
+
+def fresh_pages_job(folder: Path, precision: str) -> dict[str, Callable[[], object]]:
+    """The engine in a process whose allocator is as it comes."""
+    return {KEPT_PAGES: drawing(Engine(read_network(folder, "clade"), precision=precision), mixed_maps())}
 
 
 def idea_rows(folder: Path, command: Sequence[str], rounds: int) -> list[Row]:
-    """What the engine loses without each of its ideas."""
+    """What the engine loses without each of its ideas, and without :func:`clade.engine.keep_pages`."""
     generator, maps = read_network(folder, "clade"), mixed_maps()
     rows: list[Row] = []
     for precision in PRECISIONS:
         whole = Engine(generator, precision=precision)
         calls = {"nothing": drawing(whole, maps)}
-        with ExitStack() as workers:
-            for idea in whole.applied:
-                if idea in PROCESS_WIDE:  # in this process it is in effect already
-                    arguments = [*command, "--serve", str(folder), "--without", idea, precision]
-                    worker = workers.enter_context(Worker("benchmarks.fast", arguments))
-                    calls[idea] = partial(worker.do, idea)
-                else:
-                    calls[idea] = drawing(Engine(generator, precision=precision, without=(idea,)), maps)
+        for idea in whole.applied:
+            calls[idea] = drawing(Engine(generator, precision=precision, without=(idea,)), maps)
+        # In this process pages are kept already.
+        with Worker("benchmarks.fast", [*command, "--serve", str(folder), "--fresh-pages", precision]) as fresh:
+            calls[KEPT_PAGES] = partial(fresh.do, KEPT_PAGES)
             seconds = alternate(calls, rounds, warmup=2)
         base = statistics.median(seconds["nothing"])
         for idea, values in seconds.items():

@@ -29,6 +29,7 @@ from benchmarks.reference.table import COLUMNS, Bar, line
 from clade import Recipe
 from clade.data import Batch, train_loader
 from clade.data.scenes import UNKNOWN, draw_scene
+from clade.engine import keep_pages
 from clade.training.builders import build_augment, build_dataset
 from clade.training.fit import stepper
 
@@ -164,6 +165,7 @@ def published_step(recipe: Recipe) -> Callable[[], object]:
 
 
 def our_step(recipe: Recipe, folder: Path) -> Callable[[], object]:
+    keep_pages()  # as `clade train` does
     return stepper(recipe, folder / f"run-{recipe.training.precision}")
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from benchmarks.common import Row, alternate, use_cores, write_table
 from clade import LabelSpace, Synthesizer, create_generator
 from clade.data import scenes
+from clade.engine import keep_pages
 from clade.generation import Pace, generate
 
 SEED = 0
@@ -41,6 +42,7 @@ def main() -> None:
 
     files, rounds, widths = (8, 2, [24]) if args.quick else (args.files, args.rounds, args.widths)
     use_cores(args.threads)
+    keep_pages()  # as `clade generate` does
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         labels, space, source = label_files(Path(folder) / "labels", files)

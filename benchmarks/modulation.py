@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from benchmarks.common import Row, alternate, use_cores, write_table
 from clade import LabelMap, LabelPyramid
 from clade.complexity.measuring import scene_labels
-from clade.engine.pages import keep_pages
+from clade.engine import keep_pages
 from clade.nn import CLADE, BatchNorm, ResidualBlock, look_up
 from clade.nn.modulation import modulate
 

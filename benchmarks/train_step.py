@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.common import Row, alternate, write_table
 from clade import Recipe
+from clade.engine import keep_pages
 from clade.training.fit import stepper
 
 SEED = 0
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--accelerator", default="cpu")
     args = parser.parse_args()
 
+    keep_pages()  # as `clade train` does
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         calls: dict[str, Callable[[], object]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    mode = _mode_of_new(temporary)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # some writers make files that only their owner can read
+        temporary.chmod(mode)  # some writers make files that only their owner can read
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -25,11 +27,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-_umask_lock = threading.Lock()  # two threads at once would leave the process with the mask 0
+def _mode_of_new(path: Path) -> int:
+    """Permissions that a new file gets there.
 
-
-def _umask() -> int:
-    with _umask_lock:
-        mask = os.umask(0)
-        os.umask(mask)
-    return mask
+    Asked of a file, since the process's mask cannot be read without setting it, for all threads, to another one.
+    """
+    path.unlink(missing_ok=True)
+    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(file).st_mode)
+    finally:
+        os.close(file)
+        path.unlink()

@@ -18,6 +18,7 @@ from clade import (
 )
 from clade._version import __version__
 from clade.errors import CladeError, UsageError
+from clade.pages import keep_pages
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,6 +94,8 @@ COMMANDS: dict[str, Command] = {
 _GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
 _WITH_RECIPE = ("train", "data prepare", "judge train")
 """Commands that take a recipe and dotted overrides of its keys."""
+_WITH_NETWORKS = ("train", "generate", "evaluate", "compare", "judge train", "judge score", "analyze", "study build")
+"""Commands that draw, train or judge with large tensors; their process keeps its memory until it ends."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,6 +144,8 @@ def _run(arguments: list[str]) -> int:
     parser = _Parser(prog=f"clade {name}", description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
     add_arguments(parser)
     rest = arguments[len(name.split()) :]
+    if name in _WITH_NETWORKS:
+        keep_pages()
     if name not in _WITH_RECIPE:
         return run(parser.parse_args(rest), [])
     if "-h" in rest or "--help" in rest:

@@ -27,6 +27,9 @@ from clade.styles import read_style
 
 __all__ = ["PRECISIONS", "Synthesizer", "load"]
 
+_ARE_IDS = (
+    " Arrays and tensors hold ids; numbers as label files hold them become ids by `synthesizer.encode_numbers(array)`."
+)
 _random_numbers = threading.RLock()  # torch's global ones belong to the whole process
 
 
@@ -35,7 +38,7 @@ class Synthesizer:
 
     Args:
         generator: any generator of this library; it is copied, put into eval mode, and made fast (:class:`Engine`).
-        label_space: how label files and arrays are read; without one, they must hold ids in ``[0, num_rows)``.
+        label_space: how label files and pictures are read; without one, they must hold ids in ``[0, num_rows)``.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the device multiplies in it and the network has batch
             normalization, else fp32. A style encoder always computes in float32.
@@ -73,8 +76,9 @@ class Synthesizer:
         """Label map(s) -> images.
 
         Args:
-            label_map: a LabelMap (ids as inside the library), a path, a PIL image, or an array or tensor (H, W) or
-                (N, H, W) of numbers as label files hold them.
+            label_map: ids as everywhere in the library: a LabelMap, or an array or tensor (H, W) or (N, H, W); or a
+                label file, by its path or as a PIL image. Numbers of label files that are an array already become ids
+                by :meth:`encode_numbers`.
             style: for a multi-modal generator, the photo to take the style from; see :meth:`latent`.
             seed: for a multi-modal generator without a style photo: which sample of the prior. The same seed gives the
                 same image; None draws a new one. It also fixes the noise of SEAN. Other generators have nothing random,
@@ -183,15 +187,26 @@ class Synthesizer:
 
     def read(self, label_map: Any) -> LabelMap:
         """Any form of label map -> a checked LabelMap; see :meth:`__call__`."""
-        try:
+        with self._own_classes("" if isinstance(label_map, (str, Path, Image.Image)) else _ARE_IDS):
             return self._read(label_map)
-        except OutsideError as error:
-            names = () if self.label_space is None else self.label_space.names
-            known = f" ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})" if names else ""
-            raise LabelError(
-                f"{error.facts} That is the label space{known} that this generator was trained with. "
-                "Bring the labels into it first, or use a generator for theirs."
-            ) from error
+
+    def encode_numbers(self, numbers: Any) -> LabelMap:
+        """Numbers as label files hold them -> ids, by the label space (:meth:`LabelSpace.encode`).
+
+        ADE20K's files, say, count their classes from 1 and write 0 where there is none; ids count from 0, and the last
+        one is the unknown class.
+
+        Args:
+            numbers: integers, an array or tensor (H, W) or (N, H, W).
+
+        Raises:
+            LabelError: not integers, or numbers that the label space does not know.
+        """
+        with self._own_classes(""):
+            maps = LabelMap(numbers)
+            if self.label_space is not None:
+                maps = LabelMap(self.label_space.encode(maps.ids.cpu().numpy()))
+            return maps.check(self.generator.num_rows)
 
     def _read(self, label_map: Any) -> LabelMap:
         if isinstance(label_map, LabelMap):
@@ -201,10 +216,20 @@ class Synthesizer:
             return ids.check(self.generator.num_rows, source=str(label_map))
         if isinstance(label_map, Image.Image):
             return LabelMap(label_array(label_map, self.label_space)).check(self.generator.num_rows)
-        maps = LabelMap(label_map)  # also says clearly what is wrong with an array
-        if self.label_space is not None:
-            maps = LabelMap(self.label_space.encode(maps.ids.cpu().numpy()))
-        return maps.check(self.generator.num_rows)
+        return LabelMap(label_map).check(self.generator.num_rows)  # also says what is wrong with an array
+
+    @contextmanager
+    def _own_classes(self, hint: str) -> Iterator[None]:
+        """Errors of ids outside the classes say whose classes these are, and the hint."""
+        try:
+            yield
+        except OutsideError as error:
+            names = () if self.label_space is None else self.label_space.names
+            known = f" ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})" if names else ""
+            raise LabelError(
+                f"{error.facts} That is the label space{known} that this generator was trained with.{hint} "
+                "Bring the labels into it first, or use a generator for theirs."
+            ) from error
 
     def _encoded(self, style: Any, maps: LabelMap, seed: int | None, vary: bool, row: int | None = None) -> Tensor:
         """Latents of a photo; with ``row``, a photo without labels counts as that class all over."""

@@ -21,6 +21,7 @@ from PIL import Image
 import clade
 from clade.checkpoints import PACKAGED
 from clade.data import ScenesDataset, plain_resize
+from clade.engine import keep_pages
 from clade.images import save_png, sheet, to_uint8
 
 MINUTES = 1
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8, help="label maps on the sheet of the training")
     parser.add_argument("--no-training", action="store_true", help="only draw with the weights that come with clade")
     args, overrides = parser.parse_known_args()
+    keep_pages()  # for this process, as the command line does
     draw_streets(args.out / "streets.png")
     if args.no_training:
         if overrides:

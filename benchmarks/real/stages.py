@@ -20,6 +20,7 @@ from clade.atomic import atomic_path
 from clade.checkpoints import read_checkpoint, read_header
 from clade.complexity import count
 from clade.data import plain_resize
+from clade.engine import keep_pages
 from clade.evaluation.sheets import comparison_sheet
 from clade.hashing import file_hash
 from clade.images import save_png
@@ -255,6 +256,7 @@ def costs(job: Job) -> bool:
     if out_of_time(job):
         return False
     use_cores(job.threads)
+    keep_pages()  # as `clade train` and `clade generate` do
     rounds = job.rounds
     first = {one.system: one for one in reversed(job.plan.trainings)}
     recipes = {name: first[name].resolved(job.data) for name in job.plan.systems}

@@ -21,6 +21,7 @@ from clade.config.sections import (
     LossConfig,
     OptimizerConfig,
     TrainingConfig,
+    not_finite,
 )
 from clade.config.shipped import shipped
 from clade.errors import RecipeError
@@ -88,6 +89,7 @@ class Recipe:
 
     def _check(self, source: str, overridden: Set[str]) -> None:
         problems = [
+            *not_finite(self),
             (self.training.batch_size < 1, "training.batch_size", "at least 1"),
             (self.training.accumulate < 1, "training.accumulate", "at least 1"),
             (self.training.save_every < 1, "training.save_every", "at least 1"),
@@ -96,19 +98,7 @@ class Recipe:
             (not 0 <= self.training.ema < 1, "training.ema", "in [0, 1)"),
             (self.training.precision not in ("fp32", "bf16"), "training.precision", "'fp32' or 'bf16'"),
             (not 0 <= self.optimizer.constant <= 1, "optimizer.constant", "in [0, 1]"),
-            (min(self.data.size) < 32, "data.size", "at least 32 x 32"),
-            (self.data.fit not in ("stretch", "crop"), "data.fit", "'stretch' or 'crop'"),
-            (self.data.load_size is not None and min(self.data.load_size) < 1, "data.load_size", "at least 1 x 1"),
-            (self.data.sampling not in ("uniform", "balanced"), "data.sampling", "'uniform' or 'balanced'"),
-            (self.data.on_error not in ("stop", "skip"), "data.on_error", "'stop' or 'skip'"),
-            (self.data.crop not in ("zoom", "pixels"), "data.crop", "'zoom' or 'pixels'"),
-            (
-                self.data.crop == "pixels" and not self._holds_size(self.data.load_size),
-                "data.load_size",
-                "at least data.size on both sides, because data.crop is 'pixels'",
-            ),
-            (self.data.max_zoom < 1, "data.max_zoom", "at least 1"),
-            (not 0 <= self.data.jitter <= 1, "data.jitter", "in [0, 1]"),
+            *self.data.problems(),
             (self.training.steps is not None and self.training.steps < 1, "training.steps", "at least 1"),
             (self.training.calibrate < 1, "training.calibrate", "at least 1"),
             (self.training.epochs <= 0, "training.epochs", "above 0"),
@@ -121,8 +111,6 @@ class Recipe:
                 "training.accelerator",
                 "'auto', 'cpu' or 'cuda'",
             ),
-            (self.data.workers < 0, "data.workers", "at least 0"),
-            (self.data.cache_mib < 0, "data.cache_mib", "at least 0"),
             (self.discriminator.width < 1, "discriminator.width", "at least 1"),
             (self.discriminator.scales < 1, "discriminator.scales", "at least 1"),
             (self.discriminator.layers < 1, "discriminator.layers", "at least 1"),
@@ -152,9 +140,6 @@ class Recipe:
 
     def _segments(self) -> bool:
         return self.discriminator.name == "segmentation"
-
-    def _holds_size(self, load_size: tuple[int, int] | None) -> bool:
-        return load_size is not None and all(a >= b for a, b in zip(load_size, self.data.size, strict=True))
 
 
 def find_recipe(name: str | Path) -> Path:

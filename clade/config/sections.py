@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
+
+Problem = tuple[bool, str, str]
+"""(whether it is wrong, dotted key of the value, what is needed)"""
+
+
+def not_finite(config: Any, prefix: str = "") -> list[Problem]:
+    """The numbers of a recipe that are none, or have no end; YAML knows both, and no range here has them."""
+    found: list[Problem] = []
+    for field_ in dataclasses.fields(config):
+        key, value = f"{prefix}{field_.name}", getattr(config, field_.name)
+        if dataclasses.is_dataclass(value):
+            found += not_finite(value, f"{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            found.append((True, key, "a finite number"))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +65,8 @@ class DataConfig:
     fit: str = "stretch"
     """How pictures of another shape come to 'size': 'stretch' as SPADE does, or 'crop' to keep the aspect ratio."""
     jitter: float = 0.0
-    """Strength of brightness, contrast and saturation changes of the photo, 0 to 1."""
+    """Brightness, contrast and saturation of the photo are each multiplied by a factor in [1 - jitter, 1 + jitter];
+    below 1."""
     sampling: str = "uniform"
     """'uniform' shows every picture once per epoch; 'balanced' shows those with rare classes more often (LVIS's repeat
     factors)."""
@@ -60,6 +78,28 @@ class DataConfig:
     """Decoded pictures are kept in memory up to this many MiB per process."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keywords of the dataset (count, seed for 'scenes')."""
+
+    def problems(self) -> list[Problem]:
+        """The ranges of all keys here."""
+        load_size = self.load_size
+        holds_size = load_size is not None and all(a >= b for a, b in zip(load_size, self.size, strict=True))
+        return [
+            (min(self.size) < 32, "data.size", "at least 32 x 32"),
+            (self.fit not in ("stretch", "crop"), "data.fit", "'stretch' or 'crop'"),
+            (load_size is not None and min(load_size) < 1, "data.load_size", "at least 1 x 1"),
+            (self.sampling not in ("uniform", "balanced"), "data.sampling", "'uniform' or 'balanced'"),
+            (self.on_error not in ("stop", "skip"), "data.on_error", "'stop' or 'skip'"),
+            (self.crop not in ("zoom", "pixels"), "data.crop", "'zoom' or 'pixels'"),
+            (
+                self.crop == "pixels" and not holds_size,
+                "data.load_size",
+                "at least data.size on both sides, because data.crop is 'pixels'",
+            ),
+            (self.max_zoom < 1, "data.max_zoom", "at least 1"),
+            (not 0 <= self.jitter < 1, "data.jitter", "in [0, 1)"),
+            (self.workers < 0, "data.workers", "at least 0"),
+            (self.cache_mib < 0, "data.cache_mib", "at least 0"),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from PIL import Image, ImageEnhance
 from clade.data.base import Batch, Sample
 from clade.errors import DataError, RecipeError
 from clade.labels.labelmap import LabelMap
-from clade.labels.positions import positions_of
 
 Size = tuple[int, int]
 """(height, width)"""
@@ -34,7 +33,7 @@ class Augment:
 
     flip: bool = True
     """Mirror every other picture, left to right."""
-    max_zoom: float = 1.12
+    max_zoom: float = 1.117
     """The picture is enlarged by a factor between 1 and this before the crop; the published code takes 286 / 256."""
     crop: Literal["zoom", "pixels"] = "zoom"
     """ "pixels" cuts out the size pixel for pixel, from pictures that are larger (a load size of 286 for 256, as the
@@ -162,16 +161,15 @@ def to_batch(samples: Sequence[Sample], with_positions: bool, instances: bool, s
     if len(sizes) != 1:
         raise DataError(f"A batch needs samples of one size, got {sizes or 'none'}. Resize them, or use batch_size 1.")
     ids = torch.from_numpy(np.stack([sample.ids for sample in samples]))
-    numbers = _stack([sample.instances if instances else None for sample in samples])
-    positions = (
-        torch.from_numpy(np.stack([positions_of(s.ids, skip_class) for s in samples])) if with_positions else None
-    )
+    label_map = LabelMap(ids, _stack([sample.instances if instances else None for sample in samples]))
+    if with_positions:
+        label_map = label_map.with_positions(skip_class)
     photos = _stack([sample.image for sample in samples])
     image = None
     if photos is not None:
         image = photos.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         image = image.div_(127.5).sub_(1)  # [0, 255] -> [-1, 1]
-    return Batch(image, LabelMap(ids, numbers, positions), tuple(sample.name for sample in samples))
+    return Batch(image, label_map, tuple(sample.name for sample in samples))
 
 
 def _stack(parts: Sequence[np.ndarray | None]) -> torch.Tensor | None:

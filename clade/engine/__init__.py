@@ -11,11 +11,11 @@ from torch import Tensor
 
 from clade.engine.graphs import Graphs
 from clade.engine.optimizations import OPTIMIZATIONS, Optimization, Target
-from clade.engine.pages import keep_pages
 from clade.errors import CladeError
 from clade.labels import LabelMap
 from clade.models import Generator
 from clade.nn import InstanceNorm
+from clade.pages import keep_pages
 
 __all__ = ["OPTIMIZATIONS", "PRECISIONS", "Engine", "Optimization", "Target", "fastest_precision", "keep_pages"]
 

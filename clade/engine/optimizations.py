@@ -18,7 +18,6 @@ from clade.engine.convolutions import PackedConv2d, can_pack, packable
 from clade.engine.kernels import CompiledKernels
 from clade.engine.neighbourhoods import SpadeTable
 from clade.engine.small import SmallFirst
-from clade.engine.pages import can_keep_pages, keep_pages
 from clade.engine.tables import CladeTable, TableNorm
 from clade.models import Generator
 from clade.models.spade_shaped import SpadeShapedGenerator
@@ -173,17 +172,6 @@ class PackedConvolutions(Optimization):
 
     def apply(self, generator: Generator, target: Target) -> None:
         _replace(generator, packable, lambda conv: PackedConv2d(conv, getattr(conv, "packed_for", None)))
-
-
-@OPTIMIZATIONS.register("kept-pages")
-class KeptPages(Optimization):
-    """Freed memory stays with the process, so that large tensors need no fresh pages; see :func:`keep_pages`."""
-
-    def suits(self, generator: Generator, target: Target) -> bool:
-        return target.device.type == "cpu" and can_keep_pages()
-
-    def apply(self, generator: Generator, target: Target) -> None:
-        keep_pages()
 
 
 @OPTIMIZATIONS.register("compiled-kernels")

@@ -20,9 +20,8 @@ from clade.errors import CladeError, DataError, RecipeError
 from clade.judging.losses import Learner, cross_entropy, dice, freeze_unused, step_size
 from clade.judging.recipe import JudgeRecipe
 from clade.judging.scoring import Ceiling, ceiling_of, confusion_of
-from clade.metrics.judges.base import Judge
+from clade.metrics import ignored_number
 from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder
-from clade.metrics.judges.trained import check_classes as check_count
 from clade.training.builders import build_augment, build_dataset, build_weights
 from clade.training.checks import check_classes, check_parts, data_facts
 from clade.training.ema import Ema
@@ -116,7 +115,6 @@ class _Run:
         check_classes(self.dataset, self.validation)
         self.space = self.dataset.label_space
         self.files = data_facts(data, self.dataset)  # now: a file may change while this runs
-        check_count(self.space)
         self.skipped = Skipped(folder, fabric, fresh=fresh)
         self.weights = build_weights(data, self.dataset, progress=fabric.is_global_zero and not quiet)
         self.architecture = Architecture(
@@ -220,13 +218,13 @@ class _Run:
         # For dropout: from the step alone, so that a resumed training drops what the other would.
         torch.manual_seed((noise_seed(config.seed, self.step) * fabric.world_size + fabric.global_rank) % 2**63)
         self.learner.train()
-        truth = batch.label_map.ids.long()
-        truth = truth.masked_fill(truth >= self.space.num_classes, Judge.ignored)
+        truth, ignored = batch.label_map.ids.long(), ignored_number(self.space.num_classes)
+        truth = truth.masked_fill(truth >= self.space.num_classes, ignored)
         logits = self._logits(batch.image.contiguous(memory_format=torch.channels_last))
-        losses = {"cross_entropy": cross_entropy(logits, truth, Judge.ignored)}
+        losses = {"cross_entropy": cross_entropy(logits, truth, ignored)}
         loss = losses["cross_entropy"]
         if learning.dice:
-            losses["dice"] = dice(logits, truth, Judge.ignored)
+            losses["dice"] = dice(logits, truth, ignored)
             loss = loss + learning.dice * losses["dice"]
         fabric.backward(loss)
         self.optimizer.step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -12,6 +13,7 @@ import jsonargparse
 import yaml
 
 from clade.config import DataConfig
+from clade.config.sections import not_finite
 from clade.config.shipped import shipped
 from clade.errors import RecipeError
 from clade.registry import near_match
@@ -132,14 +134,10 @@ class JudgeRecipe:
         return _plain(dataclasses.asdict(self))
 
     def _check(self, source: str) -> None:
-        training, learning, data = self.training, self.learning, self.data
+        training, learning = self.training, self.learning
+        shared = [*not_finite(self), *self.data.problems()]
         problems = [
-            (min(data.size) < 32, "data.size", data.size, "at least 32 x 32"),
-            (data.fit not in ("stretch", "crop"), "data.fit", data.fit, "'stretch' or 'crop'"),
-            (data.sampling not in ("uniform", "balanced"), "data.sampling", data.sampling, "'uniform' or 'balanced'"),
-            (data.on_error not in ("stop", "skip"), "data.on_error", data.on_error, "'stop' or 'skip'"),
-            (data.workers < 0, "data.workers", data.workers, "at least 0"),
-            (data.cache_mib < 0, "data.cache_mib", data.cache_mib, "at least 0"),
+            *((wrong, key, attrgetter(key)(self), needed) for wrong, key, needed in shared),
             (learning.dice < 0, "learning.dice", learning.dice, "at least 0"),
             (learning.lr < 0, "learning.lr", learning.lr, "at least 0"),
             (learning.weight_decay < 0, "learning.weight_decay", learning.weight_decay, "at least 0"),

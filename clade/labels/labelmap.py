@@ -14,6 +14,11 @@ from clade.errors import LabelError
 from clade.labels.labelspace import outside_error
 from clade.labels.positions import positions as icpe_positions
 
+_ARE_IDS = (
+    "Label maps, arrays and tensors hold ids; numbers as label files hold them become ids by LabelSpace.encode (of a "
+    "Synthesizer: encode_numbers)."
+)
+
 
 class LabelMap:
     """A batch of label maps, with what else is known of their pixels.
@@ -22,13 +27,14 @@ class LabelMap:
         ids: class of each pixel, (N, H, W) integers (uint8 .. int64); (H, W) and (N, 1, H, W) are taken too.
         instances: object number of each pixel, same shape; only where it changes matters.
         positions: offset of each pixel from its object's centre, (N, 2, H, W) float, (y, x), each in [-1, 1]. Left out,
-            it is computed from ``ids`` where a model asks for it (``clade.positions``).
+            it is computed from ``ids`` where a model asks for it (``clade.positions``), in the way that it asks for.
+            Positions that are given are every model's.
 
     Raises:
         LabelError: not integers, several channels, empty, or sizes that differ.
     """
 
-    __slots__ = ("_extent", "ids", "instances", "positions")
+    __slots__ = ("_extent", "_skipped", "ids", "instances", "positions")
 
     def __init__(self, ids: Any, instances: Any = None, positions: Any = None) -> None:
         self.ids = _integers(ids, "A label map")
@@ -50,6 +56,7 @@ class LabelMap:
                     f"needed is a floating-point ({n}, 2, {h}, {w}), (y, x) offsets as clade.positions makes them."
                 )
         self._extent: tuple[int, int] | None = None
+        self._skipped: tuple[int | None, ...] = ()  # the skip_class that positions were computed with, if they were
 
     @property
     def height(self) -> int:
@@ -77,7 +84,9 @@ class LabelMap:
             if not -len(self) <= index < len(self):
                 raise IndexError(index)
             index = slice(index, None if index == -1 else index + 1)
-        return LabelMap(*(None if part is None else part[index] for part in self._parts()))
+        part = LabelMap(*(None if part is None else part[index] for part in self._parts()))
+        part._skipped = self._skipped
+        return part
 
     def __iter__(self) -> Iterator[LabelMap]:
         return (self[k] for k in range(len(self)))
@@ -90,19 +99,18 @@ class LabelMap:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelMap:
         """The same map on another device. What :meth:`check` learned comes along: nothing is read back from a GPU."""
-        parts = (None if p is None else p.to(device, non_blocking=non_blocking) for p in self._parts())
-        moved = LabelMap(*parts)
-        moved._extent = self._extent
-        return moved
+        return self._with(None if p is None else p.to(device, non_blocking=non_blocking) for p in self._parts())
 
     def pin_memory(self) -> LabelMap:
         """Page-locked copy; a DataLoader calls this."""
-        pinned = LabelMap(*(None if p is None else p.pin_memory() for p in self._parts()))
-        pinned._extent = self._extent
-        return pinned
+        return self._with(None if p is None else p.pin_memory() for p in self._parts())
 
-    def check(self, num_rows: int, source: str = "label map") -> LabelMap:
+    def check(self, num_rows: int, source: str | None = None) -> LabelMap:
         """Make sure that every id lies in ``[0, num_rows)``; the smallest and largest id are read once per map.
+
+        Args:
+            num_rows: number of ids, the unknown class included.
+            source: the file that they were read from, for the error.
 
         Raises:
             LabelError: ids outside, with their pixel counts.
@@ -113,15 +121,19 @@ class LabelMap:
         if self._extent[0] < 0 or self._extent[1] >= num_rows:
             values, counts = torch.unique(self.ids.long().cpu(), return_counts=True)
             outside = {int(v): int(c) for v, c in zip(values, counts, strict=True) if not 0 <= v < num_rows}
-            raise outside_error(source, outside, f"{num_rows} classes (0..{num_rows - 1}, the unknown one included)")
+            extent = f"{num_rows} classes (0..{num_rows - 1}, the unknown one included)"
+            raise outside_error(source or "label map", outside, extent, None if source else _ARE_IDS)
         return self
 
     def with_positions(self, skip_class: int | None = None) -> LabelMap:
-        """The same map with positions computed from its ids (``clade.positions``), or itself where it has them."""
-        if self.positions is not None:
+        """The same map with positions computed from its ids (``clade.positions``).
+
+        Itself where it has them: given to it, or computed before with this ``skip_class``.
+        """
+        if self.positions is not None and self._skipped in ((), (skip_class,)):
             return self
-        out = LabelMap(self.ids, self.instances, icpe_positions(self.ids, skip_class))
-        out._extent = self._extent
+        out = self._with((self.ids, self.instances, icpe_positions(self.ids, skip_class)))
+        out._skipped = (skip_class,)
         return out
 
     def padded(self, multiple: int) -> LabelMap:
@@ -137,16 +149,14 @@ class LabelMap:
             columns = torch.arange(part.shape[-1] + right, device=part.device).clamp_(max=part.shape[-1] - 1)
             return part[..., rows[:, None], columns]
 
-        out = LabelMap(*(pad(part) for part in self._parts()))
-        out._extent = self._extent
-        return out
+        return self._with(pad(part) for part in self._parts())
 
     @classmethod
     def stack(cls, maps: Sequence[LabelMap]) -> LabelMap:
         """One batch out of several; all of one size, all or none with instances, all or none with positions.
 
         Raises:
-            LabelError: sizes differ, or only some maps have instances or positions.
+            LabelError: sizes differ, or only some maps have instances or positions, or positions of different kinds.
         """
         if not maps:
             raise LabelError("No label map came to stack; at least one is needed.")
@@ -162,7 +172,21 @@ class LabelMap:
                     f"{missing} of {len(column)} label maps have no {name}. Give {name} for all, or for none."
                 )
             parts.append(None if missing else torch.cat(column))
-        return cls(*parts)
+        kinds = {m._skipped for m in maps if m.positions is not None}
+        if len(kinds) > 1:
+            raise LabelError(
+                "Label maps whose positions were computed with different skip_class, or given, cannot be stacked. "
+                "Stack them before positions are computed."
+            )
+        out = cls(*parts)
+        out._skipped = kinds.pop() if kinds else ()
+        return out
+
+    def _with(self, parts: Iterable[Tensor | None]) -> LabelMap:
+        """These parts of the same map, with what is known of it."""
+        out = LabelMap(*parts)
+        out._extent, out._skipped = self._extent, self._skipped
+        return out
 
     def _parts(self) -> Iterable[Tensor | None]:
         return (self.ids, self.instances, self.positions)

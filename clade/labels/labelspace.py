@@ -255,14 +255,15 @@ def _rebuilt(message: str, facts: str) -> OutsideError:
     return OutsideError(facts, message.removeprefix(facts).strip())
 
 
-def outside_error(source: str, counts: Mapping[int, int], extent: str) -> OutsideError:
-    """The error for ids outside a label space; ``counts`` is id -> pixels."""
+def outside_error(source: str, counts: Mapping[int, int], extent: str, cure: str | None = None) -> OutsideError:
+    """The error for ids outside a label space; ``counts`` is id -> pixels, ``cure`` what to do but for files."""
     worst = sorted(counts.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{pixels} pixels have class {value}" for value, pixels in worst[:5])
     more = f", and {len(worst) - 5} more ids" if len(worst) > 5 else ""
     return OutsideError(
         f"{source}: {listed}{more}, but the label space has {extent}.",
-        f"Set data.num_classes or data.unknown, or map {worst[0][0]} in data.remap. "
+        cure
+        or f"Set data.num_classes or data.unknown, or map {worst[0][0]} in data.remap. "
         "`clade data check DIR` lists every such file.",
     )
 

@@ -47,7 +47,7 @@ def positions(ids: torch.Tensor | np.ndarray, skip_class: int | None = None) -> 
 
 
 def positions_of(ids: np.ndarray, skip_class: int | None = None) -> np.ndarray:
-    """:func:`positions` of one map without torch, for data loader workers: (H, W) integers -> (2, H, W) float32."""
+    """:func:`positions` of one map without torch: (H, W) integers -> (2, H, W) float32."""
     ids = np.asarray(ids)
     _check(ids, ndims=(2,))
     offsets = np.empty((2, *ids.shape), np.float32)

@@ -46,10 +46,17 @@ __all__ = [
     "dataset_key",
     "density_coverage",
     "frechet_distance",
+    "ignored_number",
     "kernel_distance",
     "precision_recall",
     "real_statistics",
 ]
+
+
+def ignored_number(num_classes: int) -> int:
+    """What stands in a label map for pixels that no score counts: 255, as published maps have it, or -1 where 255 is a
+    class."""
+    return 255 if num_classes <= 255 else -1
 
 
 def __getattr__(name: str) -> Any:

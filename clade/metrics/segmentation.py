@@ -9,18 +9,19 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from clade.errors import CladeError, DataError, LabelError
+from clade.metrics import ignored_number
 from clade.registry import near_match
 
 Absent = Literal["skip", "zero"]
 """What a class counts that neither the label maps nor the predictions have: nothing, or 0 in the mean over all."""
 
 
-def confusion(prediction: Tensor, truth: Tensor, num_classes: int, ignored: int = 255) -> Tensor:
+def confusion(prediction: Tensor, truth: Tensor, num_classes: int, ignored: int | None = None) -> Tensor:
     """Pixels by (class in the label map, class predicted), (C, C) int64.
 
     Args:
         prediction: classes of any shape, in [0, num_classes).
-        truth: of the same shape; ``ignored`` counts nowhere.
+        truth: of the same shape; ``ignored`` counts nowhere, by default :func:`clade.metrics.ignored_number`.
 
     Raises:
         LabelError: other shapes, or classes outside.
@@ -30,6 +31,7 @@ def confusion(prediction: Tensor, truth: Tensor, num_classes: int, ignored: int 
             f"The prediction is {tuple(prediction.shape)}, the label map {tuple(truth.shape)}; both must have the same "
             "size. Judge.predict(images, size) answers at the label map's."
         )
+    ignored = ignored_number(num_classes) if ignored is None else ignored
     counted = truth != ignored
     seen, true = prediction[counted].long(), truth[counted].long()
     for what, ids in (("prediction", seen), ("label map", true)):
@@ -57,7 +59,8 @@ class SegmentationScore(Metric):
 
     Args:
         num_classes: of the judge.
-        ignored: in label maps, what counts nowhere.
+        ignored: in label maps, what counts nowhere; by default 255, or -1 where 255 is a class
+            (:func:`clade.metrics.ignored_number`).
         absent: what a class counts in mIoU that occurs in no label map and no prediction: "skip" leaves it out (DRN's
             ``nanmean``), "zero" counts it as 0 (CSAIL's UperNet code, whose validation set has every class).
     """
@@ -67,12 +70,14 @@ class SegmentationScore(Metric):
     full_state_update = False
     matrix: Tensor
 
-    def __init__(self, num_classes: int, ignored: int = 255, absent: Absent = "skip", **kwargs: Any) -> None:
+    def __init__(self, num_classes: int, ignored: int | None = None, absent: Absent = "skip", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if absent not in get_args(Absent):
             raise CladeError(
                 f"absent is '{absent}', but must be 'skip' or 'zero'.{near_match(absent, get_args(Absent))}"
             )
+        if ignored is not None and 0 <= ignored < num_classes:
+            raise CladeError(f"ignored is {ignored}, which is one of the {num_classes} classes. Leave it out.")
         self.num_classes, self.ignored, self.absent = num_classes, ignored, absent
         self.add_state("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 

@@ -4,12 +4,14 @@
 
 Its backward needs x, the ids and what is small: no map of gamma and beta, and neither x^ nor y is kept. The primitives
 ``apply``, ``reduce`` and ``input`` work on pixels (P, C), which is how channels-last features lie in memory: in plain
-torch (:mod:`clade.nn.modulation_plain`), and on CUDA as kernels (``clade.nn.triton_modulation``) where Triton is.
+torch (:mod:`clade.nn.modulation_plain`), and on CUDA, where the environment says ``CLADE_TRITON=1``, as Triton kernels
+(``clade.nn.triton_modulation``), which have never run on a GPU: ``python -m benchmarks.gpu`` measures both.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -225,7 +227,8 @@ PLAIN = Primitives(apply_plain, reduce_plain, input_plain)
 
 
 def _primitives(x: Tensor) -> Primitives:
-    return (_triton() if x.is_cuda and x.dtype != torch.float64 else None) or PLAIN
+    wanted = x.is_cuda and x.dtype != torch.float64 and os.environ.get("CLADE_TRITON", "0") not in ("", "0")
+    return (_triton() if wanted else None) or PLAIN
 
 
 @lru_cache(maxsize=1)

@@ -126,10 +126,6 @@ class _Run:
         self.recipe, self.folder, self.fabric, self.quiet = recipe, folder, fabric, quiet
         config = recipe.training
         self.started = time.monotonic()
-        if fabric.device.type == "cpu":
-            from clade.engine.pages import keep_pages  # not for every command that only looks at a recipe
-
-            keep_pages()
         self.policy = parse_policy(recipe.discriminator.diff_augment)
         self.feed = Feed(recipe, folder, fabric, fresh=fresh, quiet=quiet)
         self.dataset, self.validation, self.skipped = self.feed.dataset, self.feed.validation, self.feed.skipped

@@ -21,13 +21,16 @@ MAPS = [
 
 
 def test_every_normalised_recording_is_compared(golden):
-    maps = golden("icpe_maps")[1]["maps"]
-    assert sorted(MAPS) == sorted(name for name, about in maps.items() if about["normal_mode"] == "norm")
+    about = golden("icpe_maps")[1]
+    normalised = [name for name, one in about["maps"].items() if one["normal_mode"] == "norm"]
+    assert sorted(MAPS) == sorted([*normalised, *about.get("left_out", ())])
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_positions_equal_the_published_ones(golden, name):
-    tensors, _ = golden("icpe_maps")
+    tensors, about = golden("icpe_maps")
+    if name in about.get("left_out", ()):
+        pytest.skip(f"the real map {name} is not in the repository, and shared/golden is not beside it")
     expected = torch.stack([tensors[f"out/{name}/h"], tensors[f"out/{name}/w"]])
     ids = tensors[f"in/{name}"]
     torch.testing.assert_close(positions(ids, skip_class=0)[0], expected, atol=1e-5, rtol=0)

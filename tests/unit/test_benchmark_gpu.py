@@ -37,6 +37,7 @@ def test_every_part_runs_without_a_gpu(tmp_path, results):
     assert all(row["PSNR (dB)"] == "same" or row["PSNR (dB)"] > 30 for row in numbers["latency"])
     assert {row["kernel"] for row in numbers["kernel"]} == {"copy", "forward", "sums", "input"}
     assert all(row["images/s"] > 0 for row in numbers["training"])
+    assert [row["network"] for row in numbers["training"]] == ["clade", "clade, triton"]
     assert len(numbers["goals"]) == 5
     assert {path.name.split("-")[1] for path in out.glob("gpu-*.md")} >= {"latency", "kernel", "training", "throughput"}
     assert not results.exists()  # a trial run is no result

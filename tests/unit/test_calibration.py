@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 
 import torch
+from safetensors.torch import load_file
 
+import clade
 from clade import LabelMap, create_generator
 from clade.data import Batch
 from clade.nn import BatchNorm
@@ -56,6 +58,27 @@ def test_weights_and_the_network_itself_stay_as_they_are():
     assert changed
     assert all("running" in key or "num_batches" in key for key in changed)
     assert all(m.momentum == 0.1 for m in made.modules() if isinstance(m, BatchNorm))
+
+
+def test_a_training_without_averaged_weights_saves_measured_statistics_too(tmp_path):
+    recipe = clade.Recipe.from_dict(
+        {
+            "data": {"name": "scenes", "size": [64, 64], "options": {"count": 4, "val_count": 1}},
+            "generator": {"width": 2},
+            "discriminator": {"width": 2, "scales": 1},
+            "losses": {"perceptual": 0},
+            "training": {"steps": 1, "batch_size": 2, "ema": 0, "calibrate": 2, "accelerator": "cpu"},
+        }
+    )
+    clade.train(recipe, tmp_path, quiet=True)
+    saved = clade.read_checkpoint(tmp_path / "last.safetensors").generator.state_dict()
+    trained = load_file(tmp_path / "state.safetensors")
+    for key, value in saved.items():
+        if "running" in key:
+            assert not torch.equal(value, trained[f"generator/{key}"]), key
+        elif "num_batches" not in key:
+            assert torch.equal(value, trained[f"generator/{key}"]), key
+    assert {int(value) for key, value in saved.items() if "num_batches" in key} == {2}
 
 
 def test_a_network_without_batch_norm_is_returned_as_it_is():

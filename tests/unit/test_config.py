@@ -3,11 +3,15 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import yaml
 
-from clade.config import Recipe, find_recipe, list_recipes, recipe_parser
+from clade.config import DataConfig, Recipe, find_recipe, list_recipes, recipe_parser
+from clade.data import Augment, ScenesDataset
 from clade.errors import RecipeError
+from clade.judging.recipe import JudgeRecipe
+from clade.training.builders import build_augment
 
 
 @pytest.fixture
@@ -205,7 +209,12 @@ def test_the_help_explains_every_key():
         ("data.size", [16, 64], "at least 32 x 32"),
         ("data.fit", "pad", "'stretch' or 'crop'"),
         ("data.max_zoom", 0.9, "at least 1"),
-        ("data.jitter", 2, "in [0, 1]"),
+        ("data.jitter", 2, "in [0, 1)"),
+        ("data.jitter", 1.0, "in [0, 1)"),
+        ("data.max_zoom", float("inf"), "a finite number"),
+        ("data.max_zoom", float("nan"), "a finite number"),
+        ("training.epochs", float("nan"), "a finite number"),
+        ("optimizer.lr_generator", float("inf"), "a finite number"),
         ("data.workers", -1, "at least 0"),
         ("data.cache_mib", -1, "at least 0"),
         ("discriminator.width", 0, "at least 1"),
@@ -220,6 +229,44 @@ def test_a_value_out_of_range_is_refused_by_key_value_and_range(key, value, need
     message = str(caught.value)
     assert message.startswith(f"mine: {key} is ")
     assert message.endswith(f"needed is {needed}.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("size", [16, 64], "at least 32 x 32"),
+        ("fit", "pad", "'stretch' or 'crop'"),
+        ("load_size", [0, 9], "at least 1 x 1"),
+        ("crop", "zom", "'zoom' or 'pixels'"),
+        ("crop", "pixels", "at least data.size on both sides, because data.crop is 'pixels'"),
+        ("max_zoom", 0.9, "at least 1"),
+        ("max_zoom", float("nan"), "a finite number"),
+        ("jitter", 1.0, "in [0, 1)"),
+        ("jitter", -0.1, "in [0, 1)"),
+        ("sampling", "even", "'uniform' or 'balanced'"),
+        ("on_error", "ask", "'stop' or 'skip'"),
+        ("workers", -1, "at least 0"),
+        ("cache_mib", -1, "at least 0"),
+    ],
+)
+@pytest.mark.parametrize("recipe", [Recipe, JudgeRecipe])
+def test_both_kinds_of_recipe_refuse_the_same_data(recipe, key, value, needed):
+    with pytest.raises(RecipeError) as caught:
+        recipe.from_dict({"data": {key: value}}, source="mine")
+    assert str(caught.value).startswith("mine: data.")
+    assert str(caught.value).endswith(f"needed is {needed}.")
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("max_zoom", [1.0, 3.0])
+def test_what_a_recipe_takes_can_be_augmented_with(jitter, max_zoom):
+    data = Recipe.from_dict({"data": {"jitter": jitter, "max_zoom": max_zoom}}).data
+    sample = ScenesDataset(height=32, width=32).read(0)
+    assert build_augment(data)(sample, (32, 32), np.random.default_rng(0)).size == (32, 32)
+
+
+def test_the_augmentation_has_the_recipe_s_defaults():
+    assert build_augment(DataConfig()) == Augment()
 
 
 def test_a_recipe_cannot_be_changed():

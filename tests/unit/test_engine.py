@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 import clade
 from clade import CladeError, LabelError, LabelMap, LabelPyramid, create_generator
 from clade.data.scenes import draw_scene
-from clade.engine import OPTIMIZATIONS, Engine, fastest_precision, keep_pages
+from clade.engine import OPTIMIZATIONS, Engine, fastest_precision
 from clade.engine.convolutions import PackedConv2d, can_pack
 from clade.engine.graphs import Graphs
 from clade.engine.kernels import CompiledKernels, Kernels, Lookup
 from clade.engine.neighbourhoods import SpadeTable, patterns
-from clade.engine.pages import can_keep_pages
 from clade.nn import SPADE, conv2d
 
 CLASSES = 13
@@ -368,12 +367,6 @@ def test_a_packed_convolution_is_the_convolution(kernel, groups, stride, dtype):
         add = torch.randn(y.shape, dtype=dtype)
         torch.testing.assert_close(packed(x), y, **tolerance)
         torch.testing.assert_close(packed(x, add), y + add, **tolerance)
-
-
-def test_keeping_pages_can_be_asked_for_again():
-    assert keep_pages() == keep_pages()
-    if not can_keep_pages():
-        assert not keep_pages()
 
 
 def test_a_graph_that_cannot_be_recorded_is_done_without():

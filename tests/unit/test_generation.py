@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import warnings
@@ -14,7 +13,6 @@ import torch
 from PIL import Image
 
 from clade import CladeError, LabelError, LabelMap, LabelSpace, Synthesizer, create_generator
-from clade.atomic import atomic_path
 from clade.generation import Pace, Pipeline, by_size, find_labels, generate, other_names, pipeline
 from clade.images import to_uint8
 from clade.labels import instance_edges
@@ -230,25 +228,6 @@ def test_impossible_numbers_are_refused(dataset, tmp_path, option, value):
     with pytest.raises(CladeError, match=f"{option} is {value}; needed is at least"):
         generate(Painter(), [dataset], tmp_path / "out", **{option: value})
     assert not (tmp_path / "out").exists()
-
-
-def test_pictures_written_at_once_have_the_permissions_of_any_file(tmp_path):
-    (tmp_path / "any").touch()
-
-    def write(worker):
-        for k in range(40):
-            with atomic_path(tmp_path / f"{worker}-{k}") as temporary:
-                temporary.touch()
-
-    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "any").stat().st_mode}
-    mask = os.umask(0)
-    os.umask(mask)
-    assert (tmp_path / "any").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 # --- The pipeline -----------------------------------------------------------------------------------------------------

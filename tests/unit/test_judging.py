@@ -11,17 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 import clade
 from clade.checkpoints import read_header
-from clade.data import ScenesDataset
+from clade.data import Batch, ScenesDataset
 from clade.errors import CheckpointError, CladeError, DataError, LabelError, RecipeError
 from clade.judging import fit as fitting
-from clade.judging.losses import Learner, cross_entropy, freeze_unused, step_size
-from clade.labels import LabelSpace
+from clade.judging.losses import Learner, cross_entropy, dice, freeze_unused, step_size
+from clade.labels import LabelMap, LabelSpace
 from clade.metrics import judges
 from clade.metrics.judges.base import Judge
 from clade.metrics.judges.matching import NamedJudge, chosen, match
@@ -30,7 +31,7 @@ from clade.metrics.judges.pixels import as_pixels
 smp = pytest.importorskip("segmentation_models_pytorch")
 
 from clade.judging import JudgeRecipe, list_judge_recipes, score, train_judge  # noqa: E402
-from clade.judging.scoring import ceiling_of  # noqa: E402
+from clade.judging.scoring import ceiling_of, confusion_of  # noqa: E402
 from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder, read_judge  # noqa: E402
 
 TINY = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
@@ -108,6 +109,34 @@ class Fixed(NamedJudge):
 
     def evaluate(self, x, size):
         return x
+
+
+@pytest.mark.parametrize("count", [254, 255, 256, 300])
+def test_every_class_of_many_is_judged_255_too(count):
+    names = tuple(f"class {k}" for k in range(count))
+    for matched in (None, match(names, names)):
+        judge = Fixed(nn.Conv2d(1, 1, 1), names, matched)
+        ids = torch.arange(count + 1)
+        truth = judge.from_ids(ids, count)
+        assert truth[:count].tolist() == list(range(count))
+        assert truth[count] == judge.ignored
+        assert judge.ignored not in range(count)
+        with pytest.raises(LabelError, match=f"such as {max(count, 255) + 1}; needed are 0..{count - 1}, and {count}"):
+            judge.from_ids(torch.tensor([max(count, 255) + 1]))
+
+
+def test_a_judge_of_many_classes_counts_all_of_them():
+    names = tuple(f"class {k}" for k in range(300))
+    judge = Fixed(nn.Conv2d(1, 1, 1), names)
+    truth = torch.tensor([[255, 255, 254, 300]])
+    predicted = torch.tensor([[255, 254, 254, 254]])
+    batch = Batch(torch.zeros(1, 3, 1, 4), LabelMap(truth), ("a",))
+    counts = confusion_of(lambda _: predicted[None], judge, [batch], 300)[:-1]
+    assert {tuple(place): counts[tuple(place)].item() for place in counts.nonzero().tolist()} == {
+        (254, 254): 1,
+        (255, 254): 1,
+        (255, 255): 1,
+    }
 
 
 def test_a_matched_judge_answers_with_the_best_of_the_classes_that_are_meant():
@@ -385,8 +414,21 @@ def test_unknown_pixels_do_not_count_in_the_loss():
         for j in range(4)
         if truth[n, i, j] != 255
     ]
-    assert cross_entropy(logits, truth, 255) == pytest.approx(float(sum(values) / len(values)), rel=1e-5)
-    assert cross_entropy(logits, torch.full_like(truth, 255), 255) == 0
+    for ignored in (255, -1):
+        told = truth.masked_fill(truth == 255, ignored)
+        assert cross_entropy(logits, told, ignored) == pytest.approx(float(sum(values) / len(values)), rel=1e-5)
+        assert cross_entropy(logits, torch.full_like(truth, ignored), ignored) == 0
+
+
+def test_unknown_pixels_do_not_count_in_the_dice_loss():
+    logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    truth = torch.randint(0, 3, (1, 4, 4), generator=torch.Generator().manual_seed(1))
+    truth[0, :2] = -1
+    seen, known = logits.softmax(1)[:, :, 2:], truth[:, 2:]
+    hot = torch.stack([known == k for k in range(3)], 1).float()
+    each = 1 - 2 * (seen * hot).sum((0, 2, 3)) / (seen + hot).sum((0, 2, 3))
+    expected = (each * (hot.sum((0, 2, 3)) > 0)).mean()  # as smp has it: a class that does not occur costs nothing
+    torch.testing.assert_close(dice(logits, truth, -1), expected)
 
 
 def test_weights_that_no_output_depends_on_are_not_trained():
@@ -477,6 +519,22 @@ def test_training_learns_and_keeps_its_score_as_the_ceiling(run):
 
 def states(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "state.safetensors")
+
+
+def test_class_255_of_many_is_learned_and_scored(tmp_path):
+    """One class all over, which has no loss where it is taken for an unlabelled pixel, and no score."""
+    for split in ("train", "val"):
+        for kind, pixels in (
+            ("images", np.full((64, 64, 3), 90, np.uint8)),
+            ("labels", np.full((64, 64), 255, np.uint16)),
+        ):
+            (tmp_path / split / kind).mkdir(parents=True)
+            Image.fromarray(pixels).save(tmp_path / split / kind / "a.png")
+    data = {"name": "folder", "root": str(tmp_path), "num_classes": 300, "size": [64, 64]}
+    value = {**recipe("--training.steps", "8", "--learning.dice", "1").to_dict(), "data": data}
+    value["training"] |= {"validate_every": 100, "batch_size": 2}
+    result = train_judge(JudgeRecipe.from_dict(value), tmp_path / "run", quiet=True)
+    assert result.best == 1
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):

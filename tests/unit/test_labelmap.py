@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import clade
 from clade import LabelError, LabelMap
+from clade.data import Sample
+from clade.data.transforms import to_batch
 from clade.labels import nearest
 
 TORCH_TYPES = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32]
@@ -178,15 +183,64 @@ def test_stacking_undoes_iterating():
     assert torch.equal(again.positions, batch.positions)
 
 
+DERIVED = {
+    "itself": lambda label_map: label_map,
+    "on a device": lambda label_map: label_map.to("cpu"),
+    "one of them": lambda label_map: label_map[1],
+    "stacked": lambda label_map: LabelMap.stack(list(label_map)),
+    "from a loader process": lambda label_map: pickle.loads(pickle.dumps(label_map)),
+    "from a loader": lambda label_map: (
+        to_batch([Sample("a", None, ids.numpy()) for ids in label_map.ids], True, False, skip_class=0).label_map
+    ),
+}
+
+
+@pytest.mark.parametrize("way", DERIVED)
+def test_positions_of_another_skipped_class_are_computed_anew(way):
+    ids = drawn(2, 8, 12)
+    made = DERIVED[way](LabelMap(ids).with_positions(0))
+    assert torch.equal(made.positions, clade.positions(made.ids, 0))
+    assert made.with_positions(0) is made
+    for skipped in (None, 1):
+        other = made.with_positions(skipped)
+        assert torch.equal(other.positions, clade.positions(made.ids, skipped))
+        assert not torch.equal(other.positions, made.positions)
+        assert other.with_positions(skipped) is other
+
+
+def test_a_padded_map_keeps_the_positions_of_its_own_class():
+    padded = LabelMap(drawn(1, 6, 10)).with_positions(0).padded(4)
+    assert padded.with_positions(0) is padded
+    assert torch.equal(padded.with_positions(None).positions, clade.positions(padded.ids))
+
+
+def test_a_generator_does_not_take_the_positions_that_another_one_skips_in():
+    options = {"num_classes": 5, "width": 1}
+    torch.manual_seed(0)
+    skipping, plain = (clade.create_generator("clade-icpe", **options, skip_class=k) for k in (0, None))
+    label_map = LabelMap(drawn(1, 32, 32))
+    prepared = skipping.prepare(label_map)
+    assert torch.equal(prepared.positions, clade.positions(label_map.ids, 0))
+    assert torch.equal(plain.prepare(prepared).positions, clade.positions(label_map.ids))
+
+
+def test_positions_that_were_given_are_every_model_s():
+    given = LabelMap(drawn(2, 8, 12), positions=torch.rand(2, 2, 8, 12))
+    for label_map in (given, given.to("cpu"), given[0], given.padded(4)):
+        assert label_map.with_positions(0) is label_map
+        assert label_map.with_positions(None) is label_map
+
+
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
         ([], "No label map"),
+        ([LabelMap(torch.zeros(1, 4, 4).long()).with_positions(k) for k in (0, 1)], "with different skip_class"),
         ([LabelMap(drawn(4, 4)), LabelMap(drawn(4, 5))], r"\(4, 4\), \(4, 5\)"),
         ([LabelMap(drawn(4, 4)), LabelMap(drawn(4, 4), drawn(4, 4))], "1 of 2 label maps have no instances"),
         ([LabelMap(drawn(4, 4)), LabelMap(drawn(4, 4), positions=torch.zeros(2, 4, 4))], "have no positions"),
     ],
-    ids=["none", "sizes", "instances", "positions"],
+    ids=["none", "skipped classes", "sizes", "instances", "positions"],
 )
 def test_maps_that_do_not_go_together_are_not_stacked(maps, message):
     with pytest.raises(LabelError, match=message):

@@ -8,7 +8,7 @@ import torch
 
 from clade.data import ScenesDataset
 from clade.errors import CladeError, DataError, LabelError
-from clade.metrics import SegmentationScore
+from clade.metrics import SegmentationScore, ignored_number
 
 
 def slow(prediction: np.ndarray, truth: np.ndarray, classes: int) -> tuple[list[float], float]:
@@ -79,6 +79,24 @@ def test_states_add_up() -> None:
     all_in_one.update(prediction, truth)
     one.merge_state(other)
     assert torch.equal(one.matrix, all_in_one.matrix)
+
+
+@pytest.mark.parametrize("classes", [255, 256, 300])
+def test_class_255_of_many_is_scored_and_unknown_pixels_are_not(classes: int) -> None:
+    truth = torch.arange(classes).repeat(3)
+    prediction = truth.clone()
+    prediction[::7] = (prediction[::7] + 1) % classes
+    known = torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.7
+    metric = SegmentationScore(classes)
+    metric.update(prediction, truth.masked_fill(~known, ignored_number(classes)))
+    found = metric.compute()
+    assert int(found["pixels"]) == int(known.sum())
+    for k in range(classes):
+        said, true = (prediction == k) & known, (truth == k) & known
+        expected = float((said & true).sum() / (said | true).sum())
+        assert float(found["iou"][k]) == pytest.approx(expected, nan_ok=True), k
+    with pytest.raises(CladeError, match=f"ignored is {classes - 1}, which is one of the {classes} classes"):
+        SegmentationScore(classes, ignored=classes - 1)
 
 
 def test_wrong_maps_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -279,6 +280,29 @@ def test_a_system_without_triton_computes_in_plain_torch(monkeypatch):
     assert modulation._triton() is None
     modulation._triton.cache_clear()
     assert modulation._primitives(torch.zeros(1, 1)) is modulation.PLAIN
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "taken"),
+    [
+        (None, torch.float32, False),
+        ("0", torch.float32, False),
+        ("", torch.float32, False),
+        ("1", torch.float32, True),
+        ("1", torch.bfloat16, True),
+        ("1", torch.float64, False),  # its kernels compute in float32
+    ],
+)
+def test_on_cuda_triton_computes_only_where_it_is_asked_for(monkeypatch, asked, dtype, taken):
+    kernels = modulation.Primitives(*modulation.PLAIN)
+    monkeypatch.setattr(modulation, "_triton", lambda: kernels)
+    monkeypatch.delenv("CLADE_TRITON", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("CLADE_TRITON", asked)
+    chosen = modulation._primitives(SimpleNamespace(is_cuda=True, dtype=dtype))  # there is no such device here
+    assert (chosen is kernels) == taken
+    assert taken or chosen is modulation.PLAIN
+    assert modulation._primitives(torch.zeros(1, 1, dtype=dtype)) is modulation.PLAIN
 
 
 # --- In the layer -----------------------------------------------------------------------------------------------------

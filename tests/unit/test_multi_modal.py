@@ -177,6 +177,26 @@ def test_a_style_per_class_needs_to_know_what_is_where_in_the_photo(make, tmp_pa
     torch.testing.assert_close(beside, given)
 
 
+def test_labels_of_a_style_photo_are_ids_as_an_array_and_numbers_as_a_file(tmp_path):
+    """In files, classes count from 1."""
+    space = LabelSpace(names=SPACE.names, remap={k + 1: k for k in range(3)})
+    synthesizer = Synthesizer(groupdnet(), space, device="cpu")
+    image, own = photo(1, (64, 64)), ids()[0]
+    Image.fromarray((own + 1).numpy().astype(np.uint8)).save(tmp_path / "a.png")
+    latents = [
+        synthesizer.latent(maps, (image, labels))
+        for maps, labels in (
+            (own, own),
+            (own.numpy(), own.numpy()),
+            (tmp_path / "a.png", tmp_path / "a.png"),
+            (synthesizer.encode_numbers(own + 1), Image.open(tmp_path / "a.png")),
+        )
+    ]
+    for latent in latents[1:]:
+        assert torch.equal(latent, latents[0])
+    assert not torch.equal(synthesizer.latent(own, (image, (own + 1) % 3)), latents[0])
+
+
 def test_label_files_are_found_beside_photos_only(tmp_path):
     for folder in ("images/deep", "labels/deep"):
         (tmp_path / folder).mkdir(parents=True)

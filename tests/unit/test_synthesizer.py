@@ -11,6 +11,7 @@ from PIL import Image
 
 import clade
 from clade import CladeError, LabelError, LabelMap, LabelSpace, Synthesizer, create_generator
+from clade.engine import Engine
 from clade.images import save_png, sheet, to_uint8
 
 SPACE = LabelSpace(names=("sky", "tree", "road"), colors=((70, 130, 180), (0, 100, 0), (128, 64, 128)), unknown=255)
@@ -60,11 +61,14 @@ def test_every_form_of_label_map_gives_the_same_image(synthesizer, tmp_path):
         "colour file": tmp_path / "rgb.png",
         "picture": Image.fromarray(RAW),
         "colour picture": Image.fromarray(SPACE.colorize(IDS)),
-        "array": RAW,
-        "array of int64": RAW.astype(np.int64),
-        "array of uint16": RAW.astype(np.uint16),
-        "tensor": torch.from_numpy(RAW),
-        "batch": RAW[None],
+        "array": IDS.astype(np.uint8),
+        "array of int64": IDS,
+        "array of uint16": IDS.astype(np.uint16),
+        "tensor": torch.from_numpy(IDS),
+        "batch": IDS[None],
+        "numbers of files": synthesizer.encode_numbers(RAW),
+        "numbers of files, uint16": synthesizer.encode_numbers(RAW.astype(np.uint16)),
+        "numbers of files, tensor of a batch": synthesizer.encode_numbers(torch.from_numpy(RAW)[None]),
     }
     image = synthesizer(LabelMap(IDS))
     near(image, expected(build()))
@@ -73,8 +77,8 @@ def test_every_form_of_label_map_gives_the_same_image(synthesizer, tmp_path):
 
 
 def test_the_image_is_float32_on_the_cpu_and_of_the_maps_size(synthesizer):
-    image = synthesizer(RAW)
-    assert image.shape == (1, 3, *RAW.shape)
+    image = synthesizer(IDS)
+    assert image.shape == (1, 3, *IDS.shape)
     assert image.dtype == torch.float32
     assert image.device.type == "cpu"
     assert not image.requires_grad
@@ -82,17 +86,66 @@ def test_the_image_is_float32_on_the_cpu_and_of_the_maps_size(synthesizer):
 
 
 def test_a_batch_gives_one_image_per_map(synthesizer):
-    other = np.roll(RAW, 9, 1)
-    both = synthesizer(np.stack([RAW, other]))
-    for k, one in enumerate((RAW, other)):
+    other = np.roll(IDS, 9, 1)
+    both = synthesizer(np.stack([IDS, other]))
+    for k, one in enumerate((IDS, other)):
         torch.testing.assert_close(both[k : k + 1], synthesizer(one), atol=1e-5, rtol=0)
 
 
-def test_without_a_label_space_numbers_are_the_ids_themselves():
+def test_without_a_label_space_numbers_are_the_ids_themselves(tmp_path):
     synthesizer = Synthesizer(build(), device="cpu", precision="fp32")
     near(synthesizer(IDS), expected(build()))
-    with pytest.raises(LabelError, match=f"{(RAW == 255).sum()} pixels have class 255"):
-        synthesizer(RAW)
+    assert torch.equal(synthesizer.encode_numbers(IDS).ids[0], torch.from_numpy(IDS))
+    Image.fromarray(RAW).save(tmp_path / "raw.png")
+    for read, form in ((synthesizer, RAW), (synthesizer.encode_numbers, RAW), (synthesizer, tmp_path / "raw.png")):
+        with pytest.raises(LabelError, match=f"{(RAW == 255).sum()} pixels have class 255"):
+            read(form)
+
+
+ADE20K = LabelSpace(  # in the published numbers 0 is unknown and classes count from 1
+    names=tuple(f"class {k}" for k in range(150)), unknown=255, remap={0: 255} | {k: k - 1 for k in range(1, 151)}
+)
+
+
+def test_one_tensor_means_the_same_to_generator_engine_and_synthesizer():
+    torch.manual_seed(0)
+    generator = create_generator("clade", num_classes=150, unknown_class=True, width=1).eval()
+    ids = torch.arange(32 * 64).view(32, 64) % 151
+    synthesizer = Synthesizer(generator, ADE20K, device="cpu", precision="fp32")
+    with torch.no_grad():
+        image = generator(ids)
+    near(Engine(generator, precision="fp32")(ids), image)
+    near(synthesizer(ids), image)
+    near(synthesizer(ids.numpy().astype(np.uint8)), image)
+    assert torch.equal(synthesizer.read(ids).ids[0], ids)
+    for shifted in (ids + 1, ids - 1):  # as before, when arrays were numbers of files
+        for draw in (generator, Engine(generator), synthesizer):
+            with pytest.raises(LabelError, match=r"ids; numbers as label files hold them .*encode_numbers"):
+                draw(shifted)
+
+
+def test_numbers_of_ade20k_files_become_ids_by_name_and_as_files_do(tmp_path):
+    generator = create_generator("clade", num_classes=150, unknown_class=True, width=1)
+    synthesizer = Synthesizer(generator, ADE20K, device="cpu", precision="fp32")
+    numbers = (np.arange(32 * 64).reshape(32, 64) % 151).astype(np.uint8)
+    Image.fromarray(numbers).save(tmp_path / "label.png")
+    ids = torch.from_numpy(np.where(numbers == 0, 150, numbers.astype(int) - 1))[None]
+    for read in (
+        synthesizer.encode_numbers(numbers),
+        synthesizer.encode_numbers(torch.from_numpy(numbers)),
+        synthesizer.read(tmp_path / "label.png"),
+        synthesizer.read(Image.fromarray(numbers)),
+    ):
+        assert torch.equal(read.ids.long(), ids)
+    with pytest.raises(LabelError, match="2048 pixels have class 200") as caught:
+        synthesizer.encode_numbers(np.full((32, 64), 200, np.uint8))
+    assert "encode_numbers" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.float32), torch.zeros(1, 3, 8, 8), None, "label.png"])
+def test_what_holds_no_numbers_is_not_encoded(synthesizer, wrong):
+    with pytest.raises(LabelError):
+        synthesizer.encode_numbers(wrong)
 
 
 @pytest.mark.parametrize("form", ["path", "array", "picture", "LabelMap"])
@@ -102,13 +155,14 @@ def test_ids_outside_are_refused_in_every_form(synthesizer, tmp_path, form):
     Image.fromarray(wrong).save(tmp_path / "wrong.png")
     made = {
         "path": tmp_path / "wrong.png",
-        "array": wrong,
+        "array": np.where(wrong == 255, 3, wrong),
         "picture": Image.fromarray(wrong),
         "LabelMap": LabelMap(np.where(wrong == 255, 3, wrong)),
     }
     with pytest.raises(LabelError, match="3 pixels have class 77") as caught:
         synthesizer(made[form])
     assert form != "path" or "wrong.png" in str(caught.value)
+    assert ("synthesizer.encode_numbers" in str(caught.value)) == (form in ("array", "LabelMap"))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +206,7 @@ def test_later_training_does_not_reach_the_synthesizer():
 def test_loading_a_checkpoint_needs_nothing_else(tmp_path):
     clade.save(build(), tmp_path / "g.safetensors", label_space=SPACE, recipe={"seed": 5}, info={"step": 9})
     loaded = clade.load(tmp_path / "g.safetensors", device="cpu", precision="fp32")
-    near(loaded(RAW), expected(build()))
+    near(loaded(IDS), expected(build()))
     assert loaded.recipe == {"seed": 5}
     assert loaded.info["step"] == 9
     assert loaded.label_space == SPACE
@@ -162,40 +216,40 @@ def test_loading_a_checkpoint_needs_nothing_else(tmp_path):
 
 
 def test_a_seed_gives_the_same_image_again_and_another_seed_another(latent):
-    assert torch.equal(latent(RAW, seed=3), latent(RAW, seed=3))
-    assert not torch.allclose(latent(RAW, seed=3), latent(RAW, seed=4))
-    assert not torch.allclose(latent(RAW), latent(RAW))
+    assert torch.equal(latent(IDS, seed=3), latent(IDS, seed=3))
+    assert not torch.allclose(latent(IDS, seed=3), latent(IDS, seed=4))
+    assert not torch.allclose(latent(IDS), latent(IDS))
 
 
 def test_a_seed_neither_reads_nor_moves_the_global_random_numbers(latent):
     torch.manual_seed(1)
-    first = latent(RAW, seed=3)
+    first = latent(IDS, seed=3)
     after = torch.rand(3)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(3), after)
     torch.manual_seed(2)
-    assert torch.equal(latent(RAW, seed=3), first)
+    assert torch.equal(latent(IDS, seed=3), first)
 
 
 def test_the_first_of_a_batch_is_the_image_of_the_same_seed_alone(latent):
-    both = latent(np.stack([RAW, RAW]), seed=3)
-    torch.testing.assert_close(both[:1], latent(RAW, seed=3), atol=1e-5, rtol=0)
+    both = latent(np.stack([IDS, IDS]), seed=3)
+    torch.testing.assert_close(both[:1], latent(IDS, seed=3), atol=1e-5, rtol=0)
     assert not torch.allclose(both[0], both[1])
 
 
 def test_a_seed_makes_no_difference_where_nothing_is_random(synthesizer):
-    assert torch.equal(synthesizer(RAW, seed=1), synthesizer(RAW, seed=2))
+    assert torch.equal(synthesizer(IDS, seed=1), synthesizer(IDS, seed=2))
 
 
 def test_a_style_photo_in_every_form_gives_the_same_image(latent, tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (24, 40, 3)).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
     tensor = torch.from_numpy(photo).movedim(2, 0).float() / 127.5 - 1
-    image = latent(RAW, style=tensor)
+    image = latent(IDS, style=tensor)
     for form in (tmp_path / "photo.png", str(tmp_path / "photo.png"), Image.fromarray(photo), photo, tensor[None]):
-        assert torch.equal(latent(RAW, style=form), image)
-    assert torch.equal(latent(RAW, style=photo, seed=4), image)  # nothing is left to draw
-    assert not torch.allclose(latent(RAW, style=255 - photo), image)
+        assert torch.equal(latent(IDS, style=form), image)
+    assert torch.equal(latent(IDS, style=photo, seed=4), image)  # nothing is left to draw
+    assert not torch.allclose(latent(IDS, style=255 - photo), image)
 
 
 @pytest.mark.parametrize(
@@ -203,24 +257,24 @@ def test_a_style_photo_in_every_form_gives_the_same_image(latent, tmp_path):
 )
 def test_what_is_no_style_photo_is_refused(latent, style):
     with pytest.raises(CladeError, match="A style"):
-        latent(RAW, style=style)
+        latent(IDS, style=style)
 
 
 def test_a_style_of_byte_values_is_refused_and_not_taken_for_minus_one_to_one(latent):
     with pytest.raises(CladeError, match=r"A style"):
-        latent(RAW, style=torch.full((3, 8, 8), 200, dtype=torch.uint8))
+        latent(IDS, style=torch.full((3, 8, 8), 200, dtype=torch.uint8))
 
 
 def test_a_missing_style_photo_is_named(latent, tmp_path):
     with pytest.raises(CladeError, match=r"none\.png"):
-        latent(RAW, style=tmp_path / "none.png")
+        latent(IDS, style=tmp_path / "none.png")
 
 
 def test_a_style_is_refused_where_no_encoder_is(synthesizer):
     with pytest.raises(CladeError, match="no latent input"):
-        synthesizer(RAW, style=torch.zeros(3, 8, 8))
+        synthesizer(IDS, style=torch.zeros(3, 8, 8))
     with pytest.raises(CladeError, match="no style encoder"):
-        Synthesizer(build(z_dim=4, size=(32, 64)), SPACE, device="cpu")(RAW, style=torch.zeros(3, 8, 8))
+        Synthesizer(build(z_dim=4, size=(32, 64)), SPACE, device="cpu")(IDS, style=torch.zeros(3, 8, 8))
 
 
 # --- Device and precision ---------------------------------------------------------------------------------------------
@@ -230,9 +284,9 @@ def test_bf16_is_near_fp32_and_comes_back_as_float32(synthesizer):
     half = Synthesizer(build(), SPACE, device="cpu", precision="bf16")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        image = half(RAW)
+        image = half(IDS)
     assert image.dtype == torch.float32
-    difference = (image - synthesizer(RAW)).abs()
+    difference = (image - synthesizer(IDS)).abs()
     assert difference.mean() < 0.02
     assert difference.any()  # it did compute in another precision
 
@@ -270,10 +324,10 @@ def test_a_label_space_of_another_number_of_classes_is_refused():
 
 
 def test_pictures_are_the_images_in_bytes(synthesizer):
-    (picture,) = synthesizer.pictures(RAW)
+    (picture,) = synthesizer.pictures(IDS)
     assert picture.mode == "RGB"
-    assert picture.size == RAW.shape[::-1]
-    np.testing.assert_array_equal(np.asarray(picture), to_uint8(synthesizer(RAW))[0])
+    assert picture.size == IDS.shape[::-1]
+    np.testing.assert_array_equal(np.asarray(picture), to_uint8(synthesizer(IDS))[0])
 
 
 def test_minus_one_to_one_becomes_0_to_255():

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from clade.errors import CladeError, LabelError
+from clade.metrics import ignored_number
 from clade.metrics.judges.pixels import Images, as_pixels
 
 Size = tuple[int, int]
 """(height, width)"""
+_NO_CLASS = -2
 
 
 class Judge(nn.Module, ABC):
@@ -30,11 +32,11 @@ class Judge(nn.Module, ABC):
     Args:
         network: the segmenter itself.
         names: of its classes.
+
+    ``ignored`` stands in :meth:`from_ids` for pixels that no score counts (:func:`clade.metrics.ignored_number`).
     """
 
     name: str
-    ignored = 255
-    """Stands in :meth:`from_ids` for pixels that no score counts."""
     min_size = 1
     """Sides of an input are at least this."""
 
@@ -43,6 +45,7 @@ class Judge(nn.Module, ABC):
         self.network = network.requires_grad_(False)
         self.names = tuple(names)
         self.num_classes = len(self.names)
+        self.ignored = ignored_number(self.num_classes)
         self.eval()
 
     def train(self, mode: bool = True) -> Judge:
@@ -122,10 +125,11 @@ class Judge(nn.Module, ABC):
         return {k: k for k in range(self.num_classes)}
 
     def from_ids(self, ids: Tensor | np.ndarray, num_classes: int | None = None) -> Tensor:
-        """The dataset's ids -> the judge's, int64 of the same shape and device, 255 where no score counts.
+        """The dataset's ids -> the judge's, int64 of the same shape and device, ``ignored`` where no score counts.
 
         Args:
-            ids: any shape. 255 and the unknown class, the row after the last class, become 255.
+            ids: any shape. The unknown class, the row after the last class, is not counted; nor is 255, where it is
+                no class.
             num_classes: of the dataset, without the unknown one. Ids of a dataset with the judge's own classes stay.
                 None: as many as the generators of the paper were trained with.
 
@@ -140,19 +144,20 @@ class Judge(nn.Module, ABC):
                 f"The label maps have {num_classes} classes; '{self.name}' judges {own}. "
                 "Take a judge that was trained for these classes."
             )
-        known = torch.full((max(len(table) + 1, self.ignored + 1),), -1, dtype=torch.int64)
+        unknown = sorted({len(table), max(len(table), 255)})
+        known = torch.full((unknown[-1] + 1,), _NO_CLASS, dtype=torch.int64)
         known[list(table)] = torch.tensor(list(table.values()))
-        known[[len(table), self.ignored]] = self.ignored
+        known[unknown] = self.ignored
         if ids.is_floating_point() or ids.dtype == torch.bool:
             raise LabelError(f"Label maps of type {ids.dtype} came; needed are whole numbers.")
         ids = ids.long()
         outside = (ids < 0) | (ids >= len(known))
-        out = known.to(ids.device)[ids.masked_fill(outside, 0)].masked_fill(outside, -1)
-        wrong = ids[out < 0]
+        out = known.to(ids.device)[ids.masked_fill(outside, 0)].masked_fill(outside, _NO_CLASS)
+        wrong = ids[out == _NO_CLASS]
         if wrong.numel():
             raise LabelError(
                 f"{wrong.numel()} pixels have ids that '{self.name}' has no class for, such as {int(wrong[0])}; needed "
-                f"are 0..{len(table) - 1}, {len(table)} or 255 for unknown."
+                f"are 0..{len(table) - 1}, and {' or '.join(map(str, unknown))} for unknown."
             )
         return out
 

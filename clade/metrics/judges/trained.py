@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from clade._version import __version__
 from clade.checkpoints import FORMAT, read_header, write_tensors
-from clade.errors import CheckpointError, CladeError, RecipeError, first_line
+from clade.errors import CheckpointError, RecipeError, first_line
 from clade.labels import LabelSpace
 from clade.metrics.judges.base import Size
 from clade.metrics.judges.matching import ClassMap, Match, NamedJudge, chosen
@@ -243,12 +243,3 @@ def _resized(pixels: Tensor, size: Size) -> Tensor:
         for picture in np.ascontiguousarray(pixels.movedim(1, 3).cpu().numpy())
     ]
     return torch.from_numpy(np.stack(pictures)).movedim(3, 1)
-
-
-def check_classes(space: LabelSpace) -> None:
-    """Raises CladeError for a dataset of more classes than :attr:`Judge.ignored` leaves room for."""
-    if space.num_classes >= NamedJudge.ignored:
-        raise CladeError(
-            f"The dataset has {space.num_classes} classes; a judge has at most {NamedJudge.ignored - 1}. Merge some "
-            "(data.remap)."
-        )

@@ -21,7 +21,8 @@ def keep_pages() -> bool:
 
     By default every tensor past some MiB is mapped afresh, and the system clears its pages one by one when they are
     first written to: 10 to 50 % of a forward (docs/performance.md). The setting holds for the whole process, whose
-    memory then never shrinks below its peak. Elsewhere than on glibc nothing happens.
+    memory then never shrinks below its peak, so the command line makes it for its own process, and a program that uses
+    the library decides itself. Elsewhere than on glibc nothing happens.
 
     Returns:
         whether it is in effect.
