@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,22 +51,18 @@ def run(args: argparse.Namespace, _: list[str]) -> int:
     if out.exists() and not out.is_dir():
         raise CladeError(f"{out}: is a file; a folder is needed for the tables and pictures.")
 
-    from rich.console import Console
-    from rich.progress import track
-
     from clade.analysis import analyze, modulation_layers
     from clade.checkpoints import read_checkpoint
     from clade.complexity.measuring import checked_device
+    from clade.progress import track
 
     checkpoint = read_checkpoint(args.checkpoint)
     modulation_layers(checkpoint.generator, args.layers)  # says what is wrong before data is looked for
     maps, count, where = _label_maps(args, checkpoint, size)
     checkpoint.generator.to(checked_device(args.device, "fp32"))
-    console = Console(stderr=True)
-    quiet = not sys.stderr.isatty()
     found = analyze(
         checkpoint.generator,
-        track(maps, "analyze", total=count, console=console, transient=True, disable=quiet),
+        track(maps, "label maps", count, quiet=args.quiet),
         layers=args.layers,
         pictures=args.pictures,
         channels=args.channels,
