@@ -69,8 +69,8 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, text: str = "") -> None:
-        """``done`` of the total are done; ``text`` stands at the end of the bar or line."""
+    def update(self, done: int, text: str = "", *, always: bool = False) -> None:
+        """``done`` of the total are done; ``text`` stands at the end of the bar or line, which ``always`` comes now."""
         now = time.monotonic()
         self.done = done
         if len(self._times) > 2 and now - self._times[-2][0] < _APART:
@@ -80,25 +80,20 @@ class Progress:
             self._times.popleft()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, pace=self.pace, text=text)
-        elif now - self._last_line >= LINE_EVERY:
-            self.line(text)
+        elif always or now - self._last_line >= LINE_EVERY:
+            self._last_line = now
+            count = f"{self.title} {done}" + ("" if self.total is None else f"/{self.total}")
+            self.say("  ".join(part for part in (count, self.pace, text) if part))
 
     def advance(self, count: int = 1, text: str = "") -> None:
         """``count`` more are done."""
         self.update(self.done + count, text)
 
-    def line(self, text: str = "") -> None:
-        """How far the work is, in a line; nothing where there is a bar."""
-        if self._bar is None:
-            self._last_line = time.monotonic()
-            count = f"{self.title} {self.done}" + ("" if self.total is None else f"/{self.total}")
-            self.say("  ".join(part for part in (count, self.pace, text) if part))
-
-    def say(self, text: str) -> None:
-        """A line of its own, above the bar where there is one."""
+    def say(self, text: str, *, always: bool = False) -> None:
+        """A line of its own, above the bar where there is one; ``always``: also where all else is quiet."""
         if self._bar is not None:
             self._bar.console.print(text, soft_wrap=True, markup=False, highlight=False)
-        elif not self.quiet:
+        elif always or not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     @property
@@ -134,7 +129,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def place(device: object, precision: str, processes: int = 1) -> str:
+def runs_on(device: object, precision: str, processes: int = 1) -> str:
     """What work runs on, as its first line says: ``cpu, bf16, 2 threads``."""
     import torch
 

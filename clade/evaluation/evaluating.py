@@ -26,7 +26,7 @@ from clade.evaluation.result import Evaluation
 from clade.measure import processor
 from clade.metrics.judges import Judge
 from clade.models import Generator
-from clade.progress import Progress
+from clade.progress import Progress, runs_on
 from clade.scoring import Protocol, Scores, find_protocol
 from clade.scoring.drawing import draw, draws_samples
 from clade.synthesizer import Synthesizer
@@ -107,7 +107,7 @@ def evaluate(
         if place != synthesizer.device:
             synthesizer = Synthesizer(found.generator, found.label_space, place, chosen.precision)
         if progress and group.rank == 0:
-            where = place(synthesizer.device, synthesizer.precision, group.world)
+            where = runs_on(synthesizer.device, synthesizer.precision, group.world)
             print(f"Evaluating {path.name} on {len(drawn)} pictures: {where}.", file=sys.stderr, flush=True)
         for _ in group.in_turn():
             scores = Scores(

@@ -20,7 +20,7 @@ from clade.generation.inputs import LabelFile, by_size, find_labels, other_names
 from clade.generation.pipeline import Pace, Pipeline
 from clade.images import sheet
 from clade.labels import LabelSpace
-from clade.progress import Progress, place
+from clade.progress import Progress, runs_on
 from clade.styles import labels_beside
 from clade.synthesizer import Synthesizer
 
@@ -123,7 +123,7 @@ def generate(
         Pipeline(workers, 2 * at_once + 2) as pipeline,
     ):
         many = f", {samples} pictures of each" if samples > 1 else ""
-        bar.say(f"Drawing {len(files)} label maps{many}: {place(synthesizer.device, synthesizer.precision)}.")
+        bar.say(f"Drawing {len(files)} label maps{many}: {runs_on(synthesizer.device, synthesizer.precision)}.")
         drawer = Drawer(request, pipeline, out, endings, at_once, bar.advance)
         in_order = partial(by_size, read_sizes=size is None, read_instances=synthesizer.generator.uses_instances)
         rest = files
