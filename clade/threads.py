@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path("/")
 """Where the system tells of itself, in ``proc`` and ``sys``."""
-SAMPLE = 0.2
+SAMPLE = 0.1
 """Seconds that the load is looked at; the system counts in hundredths."""
 
 
