@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, size: tuple[int, int] | Literal["trained"] | N
         workers=_free_threads(synthesizer.device.type) if args.workers is None else args.workers,
         progress=not args.quiet,
     )
-    if not args.quiet:
+    if sys.stderr.isatty() and not args.quiet:
         print(outcome.pace, file=sys.stderr)
     for note in outcome.notes:
         print(f"Note: {note}", file=sys.stderr)

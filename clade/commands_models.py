@@ -106,12 +106,12 @@ def generate(args: argparse.Namespace, _: list[str]) -> int:
     from clade.early import require_generator, require_paths
     from clade.headers import PACKAGED, find_checkpoint
 
-    require_generator(args.checkpoint)
-    require_paths(args.labels)
     if not args.labels:
         if args.checkpoint not in PACKAGED or find_checkpoint(args.checkpoint).name == args.checkpoint:
             raise UsageError("label maps to draw are needed after the checkpoint. See `clade generate --help`.")
-        args.labels = [PACKAGED[args.checkpoint]]
+        args.labels = [str(PACKAGED[args.checkpoint])]
+    require_generator(args.checkpoint)
+    require_paths(args.labels)
     from clade.commands_generate import run
 
     return run(args, size, style, to)

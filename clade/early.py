@@ -61,6 +61,8 @@ def require_system(text: str) -> None:
 
 def require_subject(name: str) -> None:
     """Raises CladeError unless ``clade profile`` can take it: a generator's name, or a checkpoint."""
+    if name in names_in_source(_PACKAGE / "models", "GENERATORS"):
+        return  # also where a file or folder has that name
     if name in PACKAGED or Path(name).suffix or Path(name).exists() or "/" in name:
         require_generator(name)
     else:
