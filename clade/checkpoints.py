@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -16,17 +15,22 @@ from torch import Tensor
 from clade._version import __version__
 from clade.atomic import atomic_path
 from clade.errors import CheckpointError, CladeError
+from clade.headers import FORMAT, KEY, PACKAGED, PICKLED, find_checkpoint, read_header
 from clade.labels import LabelSpace
 from clade.models import Generator, create_generator
-from clade.registry import near_match
 
-_KEY = "clade"
-FORMAT = 1
-_PICKLED = (".pth", ".pt", ".ckpt")
-
-_PACKAGE = Path(__file__).parent / "weights"
-PACKAGED = {"demo": _PACKAGE / "streets"}
-"""Names of the weights that come with clade -> the label maps to draw with them."""
+__all__ = [
+    "FORMAT",
+    "LARGE",
+    "PACKAGED",
+    "Checkpoint",
+    "find_checkpoint",
+    "read_checkpoint",
+    "read_header",
+    "require_unfolded",
+    "save",
+    "write_tensors",
+]
 
 LARGE = 1 << 14
 """Tensors of so many values are stored in 16 bits on request. These are the kernels, nearly all of a file; what is
@@ -74,7 +78,7 @@ def save(
         CheckpointError: a generator that was not made by name, a label space of another number of classes, or weights
             that 16 bits cannot hold.
     """
-    if Path(path).suffix in _PICKLED:
+    if Path(path).suffix in PICKLED:
         raise CheckpointError(
             f"{path}: that suffix means a pickled file. Name it .safetensors: that is what is written."
         )
@@ -149,56 +153,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
     """Tensors and a JSON header -> a safetensors file, all or nothing, also when killed or when the power fails."""
     content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(content, temporary, metadata={_KEY: json.dumps(header)})
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The file of a path, or of a name of :data:`PACKAGED`, unless a file of that name lies in the current folder."""
-    return _PACKAGE / f"{path}.safetensors" if str(path) in PACKAGED and not Path(path).is_file() else Path(path)
-
-
-def read_header(path: str | Path) -> dict[str, Any]:
-    """The JSON header of a file of ours, or of weights that come with clade, by their name.
-
-    Raises:
-        CheckpointError: missing, not safetensors, or not written by clade.
-    """
-    path = find_checkpoint(path)
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder. A run's generator is {path / 'last.safetensors'} in it.")
-    if not path.is_file():
-        hint = "" if path.suffix or path.name != str(path) else near_match(str(path), PACKAGED)
-        raise CheckpointError(
-            f"{path}: no such file.{hint} A checkpoint is the .safetensors file that `clade train` writes, or "
-            f"the name of weights that come with clade: {', '.join(PACKAGED)}."
-        )
-    if path.suffix in _PICKLED:
-        raise CheckpointError(
-            f"{path}: is a pickled file, which is never opened here. For published weights: "
-            "clade.import_official(name, torch.load(path, weights_only=True)), then clade.save."
-        )
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except Exception as error:  # safetensors raises its own type, or OSError
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}).") from error
-    if _KEY not in metadata:
-        raise CheckpointError(
-            f"{path}: holds tensors, but says nothing of how to build the network. Weights in published layout go "
-            "through clade.import_official(name, state_dict) and clade.save."
-        )
-    try:
-        header = json.loads(metadata[_KEY])
-    except ValueError as error:
-        raise CheckpointError(f"{path}: its header is damaged ({error}). Fetch or write the file anew.") from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: its header is damaged (no mapping). Fetch or write the file anew.")
-    if header.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: checkpoint format {header.get('format')}, this version of clade ({__version__}) reads {FORMAT}. "
-            "Use the clade version that wrote it, or a newer one."
-        )
-    return header
+        safetensors.torch.save_file(content, temporary, metadata={KEY: json.dumps(header)})
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clade.arguments import height_width
+from clade.arguments import add_quiet, add_threads, height_width
 from clade.errors import CladeError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="decides what is drawn; the numbers do not depend on it")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N")
     parser.add_argument("--json", action="store_true", help="print the numbers for programs")
+    add_threads(parser)
+    add_quiet(parser)
 
 
 def run(args: argparse.Namespace, _: list[str]) -> int:
@@ -52,22 +53,26 @@ def run(args: argparse.Namespace, _: list[str]) -> int:
     if out.exists() and not out.is_dir():
         raise CladeError(f"{out}: is a file; a folder is needed for the tables and pictures.")
 
-    from rich.console import Console
-    from rich.progress import track
+    from clade.early import require_generator, require_paths, require_root
 
+    require_generator(args.checkpoint)
+    require_paths(args.labels or ())
+    require_root(args.data)
     from clade.analysis import analyze, modulation_layers
     from clade.checkpoints import read_checkpoint
     from clade.complexity.measuring import checked_device
+    from clade.progress import track
+    from clade.threads import use_threads
+
+    use_threads(args.threads)
 
     checkpoint = read_checkpoint(args.checkpoint)
     modulation_layers(checkpoint.generator, args.layers)  # says what is wrong before data is looked for
     maps, count, where = _label_maps(args, checkpoint, size)
     checkpoint.generator.to(checked_device(args.device, "fp32"))
-    console = Console(stderr=True)
-    quiet = not sys.stderr.isatty()
     found = analyze(
         checkpoint.generator,
-        track(maps, "analyze", total=count, console=console, transient=True, disable=quiet),
+        track(maps, "label maps", count, quiet=args.quiet),
         layers=args.layers,
         pictures=args.pictures,
         channels=args.channels,

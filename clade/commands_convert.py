@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.progress import track
 
 from clade.atomic import atomic_path
 from clade.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, save
@@ -35,6 +34,7 @@ from clade.errors import CladeError
 from clade.generation import LabelFile, find_labels
 from clade.labels import LabelMap, read_instances, read_label
 from clade.models import Generator
+from clade.progress import track
 from clade.training.builders import build_dataset
 from clade.training.validation import spread
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, size: Size | None) -> int:
             recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, root=args.data))
     maps, where = _maps(args, original, size)
     fitted = _fit(args, original, converted, size)
-    shown = track(maps, "comparing", transient=True, disable=not sys.stderr.isatty())
+    shown = track(maps, "comparing", quiet=args.quiet)
     save(converted.generator, out, converted.label_space, converted.recipe, converted.info, half=args.half)
     # What is kept is told of the weights that were written, which --half has rounded.
     written = read_checkpoint(out).generator if args.half else converted.generator
@@ -142,7 +142,7 @@ def _halve(args: argparse.Namespace, path: Path, size: Size | None) -> int:
     original = read_checkpoint(path)
     maps, where = _maps(args, original, size)
     halve(path, out)
-    shown = track(maps, "comparing", transient=True, disable=not sys.stderr.isatty())
+    shown = track(maps, "comparing", quiet=args.quiet)
     result = difference(original.generator, read_checkpoint(out).generator, shown)
     sizes = [file.stat().st_size for file in (path, out)]
     if args.json:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from clade.arguments import add_quiet
 from clade.errors import UsageError
 
 
@@ -23,6 +24,7 @@ def check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a report for programs")
     parser.add_argument("--html", metavar="FILE", help="also write a page with class shares and the worst pictures")
     parser.add_argument("--write", metavar="FILE", help="also write a classes.json that fixes what can be fixed so")
+    add_quiet(parser)
 
 
 def check(args: argparse.Namespace, _: list[str]) -> int:
@@ -40,6 +42,7 @@ def check(args: argparse.Namespace, _: list[str]) -> int:
         **_space(args),
         labels_only=args.labels_only,
         workers=args.workers,
+        progress=not args.quiet,
     )
     if args.json:
         print(json.dumps(report.to_dict(), indent=1))
@@ -84,6 +87,7 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="how many pictures at once; one per core")
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="what a broken file does")
     parser.add_argument("--json", action="store_true", help="print what was made for programs")
+    add_quiet(parser)
     parser.epilog = "Nothing is overwritten; the same command goes on where it was stopped."
 
 
@@ -111,6 +115,7 @@ def convert(args: argparse.Namespace, _: list[str]) -> int:
         on_error=args.on_error,
         exclude=_listed(args.exclude),
         val_share=args.val_share,
+        progress=not args.quiet,
     )
     if args.json:
         print(json.dumps(report.to_dict(), indent=1))
@@ -125,6 +130,7 @@ def prepare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard-mib", type=int, default=256, metavar="N", help="size of a file (256)")
     parser.add_argument("--workers", type=int, metavar="N", help="reading processes; one per core")
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="what a broken file does")
+    add_quiet(parser)
     parser.epilog = (
         "Keys of the recipe's data section can be overridden, as in --data.root DIR. Train with --data.root OUT and "
         "the same recipe. The same command goes on where it was stopped."
@@ -135,10 +141,13 @@ def prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     from dataclasses import replace
 
     from clade.config import Recipe
+    from clade.early import require_data
+
+    data = Recipe.from_yaml(args.recipe, overrides).data
+    require_data(data)
     from clade.data.prepared import prepare, require_raw
     from clade.training.builders import part_of, raw_dataset
 
-    data = Recipe.from_yaml(args.recipe, overrides).data
     if data.root is not None:
         require_raw(data.root)
     height, width = data.load_size or [math.ceil(side * data.max_zoom) for side in data.size]
@@ -157,6 +166,7 @@ def prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         workers=args.workers,
         on_error=args.on_error,
         parts=parts,
+        progress=not args.quiet,
     )
     print(prepared)
     own = [] if data.load_size else ["--data.load_size", f"[{height},{width}]"]

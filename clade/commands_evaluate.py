@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clade.arguments import add_quiet, add_threads
 from clade.errors import CladeError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a .safetensors file of a generator")
     _data_arguments(parser)
     parser.add_argument("--out", default="evaluation.json", metavar="FILE", help="what to write (evaluation.json)")
+    add_threads(parser)
     parser.epilog = (
         "A score of the protocol whose weights are not there makes the exit code 1, --skip-missing makes it 0. With "
         "torchrun, processes share the pictures."
@@ -35,7 +37,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", action="store_true", help="group trainings that differ only in training.seed")
     parser.add_argument("--no-cost", action="store_true", help="do not measure time and memory")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs that the time is the median of (5)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the timing on a CPU (1)")
+    add_threads(parser, ", and 1 for the timing")
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("--out", metavar="FILE", help="write the tables there instead of printing them")
     parser.add_argument("--sheet", metavar="FILE.png", help="also draw label maps, photos and pictures side by side")
@@ -68,12 +70,20 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--precision", help="of the drawing: fp32, bf16; by default the protocol's (fp32)")
     parser.add_argument("--skip-missing", action="store_true", help="exit code 0 also where a score is not computed")
+    add_quiet(parser)
 
 
 def evaluate(args: argparse.Namespace, _: list[str]) -> int:
     options = _options(args)
+    from clade.early import require_generator, require_root
+
+    require_generator(args.checkpoint)
+    require_root(args.data)
     from clade.evaluation import evaluate
     from clade.evaluation.processes import is_first
+    from clade.threads import use_threads
+
+    use_threads(args.threads)
 
     if is_first():
         _require_writable(args.out)
@@ -88,9 +98,17 @@ def evaluate(args: argparse.Namespace, _: list[str]) -> int:
 
 def compare(args: argparse.Namespace, _: list[str]) -> int:
     options = _options(args)
+    from clade.early import require_root, require_system
+
+    for system in args.systems:
+        require_system(system)
+    require_root(args.data)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints its own comings and goings otherwise
     from clade.evaluation import compare
     from clade.evaluation.processes import is_alone
+    from clade.threads import use_threads
+
+    use_threads(args.threads)
 
     if not is_alone():
         raise CladeError(
@@ -113,7 +131,7 @@ def compare(args: argparse.Namespace, _: list[str]) -> int:
         seeds=args.seeds,
         cost=not args.no_cost,
         rounds=args.rounds,
-        threads=args.threads,
+        threads=args.threads or 1,
         device=args.device,
         **options,
     )
@@ -189,7 +207,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         "precision": args.precision,
         "batch": args.batch,
         "workers": args.workers,
-        "progress": sys.stderr.isatty(),
+        "progress": not args.quiet,
     }
 
 

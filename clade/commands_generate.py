@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import torch
 from clade.errors import CladeError
 from clade.generation import generate
 from clade.synthesizer import load
+from clade.threads import free_cores, use_threads
 
 
 def run(args: argparse.Namespace, size: tuple[int, int] | Literal["trained"] | None, style: Any, to: Any) -> int:
@@ -22,6 +22,7 @@ def run(args: argparse.Namespace, size: tuple[int, int] | Literal["trained"] | N
         size: of the pictures; None for that of each label map.
         style, to: see :func:`clade.generation.generate`.
     """
+    use_threads(args.threads)
     synthesizer = load(args.checkpoint, args.device, args.precision, compile=args.compile)
     generator = synthesizer.generator
     if args.style_labels is not None and not generator.regional:
@@ -48,9 +49,9 @@ def run(args: argparse.Namespace, size: tuple[int, int] | Literal["trained"] | N
         grid=args.grid,
         batch=args.batch,
         workers=_free_threads(synthesizer.device.type) if args.workers is None else args.workers,
-        progress=sys.stderr.isatty(),
+        progress=not args.quiet,
     )
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not args.quiet:
         print(outcome.pace, file=sys.stderr)
     for note in outcome.notes:
         print(f"Note: {note}", file=sys.stderr)
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace, size: tuple[int, int] | Literal["trained"] | N
 
 def _free_threads(device: str) -> int:
     """Helper threads that take no core from the network: with none free, they slow it by more than they save."""
-    return 0 if device == "cpu" and (os.cpu_count() or 1) <= torch.get_num_threads() else 2
+    return 0 if device == "cpu" and free_cores() <= torch.get_num_threads() else 2
 
 
 def _trained_size(recipe: dict[str, Any] | None) -> tuple[int, int]:

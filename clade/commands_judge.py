@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clade.arguments import height_width
+from clade.arguments import add_quiet, add_threads, height_width
 from clade.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -22,15 +22,24 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe", help="a recipe (.yaml), or the name of one for judges that comes with clade: camvid, ccp"
     )
     parser.add_argument("--out", metavar="DIR", help="folder of the run (runs/judge-NAME); an unfinished one goes on")
+    add_threads(parser, ", or as before (short for --training.threads)")
     parser.add_argument("--fresh", action="store_true", help="begin anew even if the folder holds a training")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     parser.epilog = "Every key of the recipe can be overridden, as in --network.encoder resnet34 --data.root DIR."
 
 
 def train(args: argparse.Namespace, overrides: list[str]) -> int:
-    from clade.judging import JudgeRecipe, train_judge
+    from clade.early import require_data, require_folder
+    from clade.judging.recipe import JudgeRecipe
 
-    result = train_judge(JudgeRecipe.from_yaml(args.recipe, overrides), args.out, fresh=args.fresh, quiet=args.quiet)
+    if args.threads is not None:
+        overrides = [*overrides, "--training.threads", str(args.threads)]
+    recipe = JudgeRecipe.from_yaml(args.recipe, overrides)
+    require_folder(args.out)
+    require_data(recipe.data)
+    from clade.judging import train_judge
+
+    result = train_judge(recipe, args.out, fresh=args.fresh, quiet=args.quiet)
     if result.rank == 0:
         if not result.finished:
             without = " without --fresh" if args.fresh else ""
@@ -57,6 +66,8 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="pictures at once (8)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--json", action="store_true", help="print for programs")
+    add_threads(parser)
+    add_quiet(parser)
 
 
 def score(args: argparse.Namespace, _: list[str]) -> int:
@@ -66,12 +77,17 @@ def score(args: argparse.Namespace, _: list[str]) -> int:
         if value is not None and value < 1:
             raise UsageError(f"--{option} is {value}; needed is at least 1.")
 
+    from clade.early import require_root
+
+    require_root(args.data)
     from clade.complexity.measuring import checked_device
     from clade.evaluation.data import telling_way_out
     from clade.judging import score
     from clade.metrics import judges
+    from clade.threads import use_threads
     from clade.training.builders import build_dataset
 
+    use_threads(args.threads)
     device = checked_device(_device(args.device), "fp32")
     data, split = _data(args)
     with telling_way_out(data):
@@ -81,7 +97,15 @@ def score(args: argparse.Namespace, _: list[str]) -> int:
     recipe = getattr(judge, "recipe", None)
     own = data.size if recipe is not None else None
     fit: Any = data.fit
-    ceiling = score(judge, dataset, size=size or own, batch_size=args.batch, limit=args.limit, fit=fit)
+    ceiling = score(
+        judge,
+        dataset,
+        size=size or own,
+        batch_size=args.batch,
+        limit=args.limit,
+        fit=fit,
+        progress=not args.quiet,
+    )
     if args.json:
         print(json.dumps({"judge": judge.key, "data": data.root, "split": split, **ceiling.to_dict()}, indent=1))
     else:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clade.arguments import height_width
+from clade.arguments import add_quiet, add_threads, height_width
 from clade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,18 +24,24 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices", type=int, metavar="N", help="train with N processes (short for --training.devices)"
     )
+    add_threads(parser, ", or as before (short for --training.threads)")
     parser.add_argument("--fresh", action="store_true", help="begin anew even if the folder holds a training")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     parser.epilog = "Every key of the recipe can be overridden, as in --generator.width 32 --training.steps 1000."
 
 
 def train(args: argparse.Namespace, overrides: list[str]) -> int:
     from clade.config import Recipe
+    from clade.early import require_trainable
+
+    for key in ("devices", "threads"):
+        if getattr(args, key) is not None:
+            overrides = [*overrides, f"--training.{key}", str(getattr(args, key))]
+    recipe = Recipe.from_yaml(args.recipe, overrides)
+    require_trainable(recipe, args.out)
     from clade.training import train
 
-    if args.devices is not None:
-        overrides = [*overrides, "--training.devices", str(args.devices)]
-    result = train(Recipe.from_yaml(args.recipe, overrides), args.out, fresh=args.fresh, quiet=args.quiet)
+    result = train(recipe, args.out, fresh=args.fresh, quiet=args.quiet)
     if result.rank == 0:
         if not result.finished:
             without = " without --fresh" if args.fresh else ""
@@ -88,6 +94,8 @@ def _device_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compile the passes between convolutions first: seconds, less from the second start on; for many pictures",
     )
+    add_threads(parser)
+    add_quiet(parser)
 
 
 def generate(args: argparse.Namespace, _: list[str]) -> int:
@@ -95,12 +103,15 @@ def generate(args: argparse.Namespace, _: list[str]) -> int:
     if size not in (None, "trained"):
         size = height_width(size, "HxW, 256x512 say, or 'trained'")
     style, to = _style(args.style, args.style_labels), _target(args.to)
-    if not args.labels:
-        from clade.checkpoints import PACKAGED, find_checkpoint
+    from clade.early import require_generator, require_paths
+    from clade.headers import PACKAGED, find_checkpoint
 
+    if not args.labels:
         if args.checkpoint not in PACKAGED or find_checkpoint(args.checkpoint).name == args.checkpoint:
             raise UsageError("label maps to draw are needed after the checkpoint. See `clade generate --help`.")
-        args.labels = [PACKAGED[args.checkpoint]]
+        args.labels = [str(PACKAGED[args.checkpoint])]
+    require_generator(args.checkpoint)
+    require_paths(args.labels)
     from clade.commands_generate import run
 
     return run(args, size, style, to)
@@ -152,13 +163,15 @@ def info_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def info(args: argparse.Namespace, _: list[str]) -> int:
-    from clade.checkpoints import read_checkpoint, read_header
+    from clade.headers import read_header
 
     header = read_header(args.checkpoint)
     if header.get("kind") == "judge":
         from clade.commands_judge import info as judge_info
 
         return judge_info(args.checkpoint, args.json)
+    from clade.checkpoints import read_checkpoint
+
     checkpoint = read_checkpoint(args.checkpoint)
     generator, space = checkpoint.generator, checkpoint.label_space
     facts = {
@@ -231,6 +244,10 @@ def profile_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def profile(args: argparse.Namespace, _: list[str]) -> int:
+    from clade.early import require_subject
+
+    for name in args.names:
+        require_subject(name)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints its own comings and goings otherwise
     from clade.commands_profile import run
 
@@ -256,6 +273,8 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe-out", metavar="FILE", help="also write the recipe of a short fine-tune from there")
     parser.add_argument("--finetune-steps", type=int, metavar="N", help="its length; by default 5 %% of the training's")
     parser.add_argument("--json", action="store_true", help="print the comparison for programs")
+    add_threads(parser)
+    add_quiet(parser)
 
 
 def convert(args: argparse.Namespace, _: list[str]) -> int:
@@ -266,6 +285,13 @@ def convert(args: argparse.Namespace, _: list[str]) -> int:
         given = [f"--{key.replace('_', '-')}" for key in of_kind if getattr(args, key) is not None]
         if given:
             raise UsageError(f"{', '.join(given)}: goes with --to KIND. See `clade convert --help`.")
-    from clade.commands_convert import run
+    from clade.early import require_generator, require_paths, require_root
 
+    require_generator(args.checkpoint)
+    require_paths(args.labels or ())
+    require_root(args.data)
+    from clade.commands_convert import run
+    from clade.threads import use_threads
+
+    use_threads(args.threads)
     return run(args, None if args.size is None else height_width(args.size))

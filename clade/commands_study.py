@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clade.arguments import height_width
+from clade.arguments import add_quiet, add_threads, height_width
 from clade.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--static", action="store_true", help="also public/index.html, which needs no server")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--precision", default="auto", help="auto (bf16 where the device multiplies in it), fp32, bf16")
+    add_threads(parser)
+    add_quiet(parser)
     parser.epilog = "Another study is never overwritten; the same command goes on where it was stopped."
 
 
@@ -46,8 +48,15 @@ def build(args: argparse.Namespace, _: list[str]) -> int:
     if args.intro is not None:
         texts["intro"] = _text(args.intro)
 
-    from clade.study.building import build
+    from clade.early import require_paths, require_system
 
+    for system in args.systems:
+        require_system(system)
+    require_paths([args.labels])
+    from clade.study.building import build
+    from clade.threads import use_threads
+
+    use_threads(args.threads)
     built = build(
         args.systems,
         args.labels,
@@ -61,7 +70,7 @@ def build(args: argparse.Namespace, _: list[str]) -> int:
         static=args.static,
         device=args.device,
         precision=args.precision,
-        progress=sys.stderr.isatty(),
+        progress=not args.quiet,
         **texts,
     )
     if built.without_pictures:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-
-import torch
+from typing import TYPE_CHECKING
 
 from clade.errors import CladeError
 from clade.registry import near_match
+
+if TYPE_CHECKING:
+    import torch
 
 PRECISIONS = ("auto", "fp32", "bf16")
 """What can be asked for; ``auto`` is resolved by :func:`resolve_precision`."""
@@ -43,6 +45,8 @@ def multiplies_in_bf16(device: torch.device | str = "cpu") -> bool:
 
     Elsewhere bfloat16 is emulated, at a small part of float32's speed.
     """
+    import torch  # not for a recipe, which only needs the names
+
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -65,6 +69,8 @@ def resolve_precision(precision: str, device: torch.device | str = "cpu") -> str
 
 
 def _of_the_processor() -> str:
+    import torch
+
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return "other"
     for name, asked in (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from clade.errors import CladeError
@@ -42,9 +44,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         """The entry called ``name``; raises CladeError naming the known ones otherwise."""
         if name not in self._entries:
-            known = ", ".join(self.names())
-            hint = near_match(name, self._entries)
-            raise CladeError(f"There is no {self.kind} called '{name}'.{hint} Known: {known}.")
+            raise unknown(self.kind, name, self._entries)
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
@@ -56,3 +56,19 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         """Names in the order of their registration."""
         return iter(self._entries)
+
+
+def names_in_source(folder: Path, registry: str) -> list[str]:
+    """The names that the modules of a folder register in ``registry``, read off their text instead of importing them.
+
+    For what comes with clade, said before torch loads.
+    """
+    pattern = re.compile(rf"^@{registry}\.register\(\"([^\"]+)\"\)", re.MULTILINE)
+    texts = (path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")) + sorted(folder.glob("*/*.py")))
+    return sorted(name for text in texts for name in pattern.findall(text))
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> CladeError:
+    """There is no such entry; these are."""
+    listed = sorted(known)
+    return CladeError(f"There is no {kind} called '{name}'.{near_match(name, listed)} Known: {', '.join(listed)}.")

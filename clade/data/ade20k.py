@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from clade.data.base import DATASETS
 from clade.data.benchmark import BenchmarkDataset, Place, Places, keep
@@ -20,6 +18,7 @@ from clade.data.disk_cache import cached, files_key
 from clade.data.files import Listing
 from clade.errors import DataError
 from clade.labels.labelspace import Color, LabelSpace
+from clade.progress import track
 from clade.registry import near_match
 
 
@@ -148,12 +147,11 @@ def class_counts(files: Listing) -> np.ndarray:
         return np.bincount(files.numbers(name).ravel(), minlength=256)[:256]
 
     def make() -> dict[str, np.ndarray]:
-        console = Console(stderr=True)
         # The readers silence Pillow's warnings; done in several threads, that could outlive them.
         with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
             try:
                 made = threads.map(count, files.labels)
-                shown = track(made, "classes", len(files.labels), console=console, disable=not console.is_terminal)
+                shown = track(made, "classes", len(files.labels))
                 return {"counts": np.array(list(shown), np.int64).reshape(-1, 256)}
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from clade.data.disk_cache import cached, files_key
 from clade.errors import DataError
+from clade.progress import track
 
 FIRST = 256
 """Number of the first object of a picture: above all labels, which are 0..181 and 255."""
@@ -138,8 +137,7 @@ def _build(path: Path) -> dict[str, np.ndarray]:
 
 
 def _shown(pictures: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    console = Console(stderr=True)
-    yield from track(pictures, "annotations", console=console, disable=not console.is_terminal, transient=True)
+    yield from track(pictures, "annotations")
 
 
 def _run_lengths(mask: Any, shape: Any, height: int, width: int) -> bytes:

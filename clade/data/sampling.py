@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from clade.data.base import Dataset
 from clade.errors import CladeError, DataError
+from clade.progress import track
 
 Key = tuple[int, int, int]
 """(epoch, index of the picture, how often it came before in this epoch)"""
@@ -173,13 +172,11 @@ def read_classes(dataset: Dataset, *, skip: bool = False, progress: bool = False
                 return np.zeros(0, np.intp)
             raise
 
-    console = Console(stderr=True)
     # The readers silence Pillow's warnings; done in several threads, that could outlive them.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         made = threads.map(classes, range(len(dataset)))
-        shown = progress and console.is_terminal
         try:
-            return list(track(made, "classes", len(dataset), console=console, disable=not shown, transient=True))
+            return list(track(made, "classes", len(dataset), quiet=not progress))
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import sys
 import time
 from collections.abc import Collection, Mapping
 from importlib import metadata
@@ -12,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from clade._version import __version__
 from clade.checkpoints import Checkpoint, find_checkpoint
@@ -27,6 +26,7 @@ from clade.evaluation.result import Evaluation
 from clade.measure import processor
 from clade.metrics.judges import Judge
 from clade.models import Generator
+from clade.progress import Progress, runs_on
 from clade.scoring import Protocol, Scores, find_protocol
 from clade.scoring.drawing import draw, draws_samples
 from clade.synthesizer import Synthesizer
@@ -73,7 +73,7 @@ def evaluate(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
         batch: pictures drawn at once.
         workers: processes that read the data.
-        progress: show a bar where there is a terminal.
+        progress: tell what begins, and how far it is (:class:`clade.progress.Progress`).
 
     Raises:
         CladeError: a checkpoint, data or protocol that cannot be used; weights that are not there, of a metric that was
@@ -106,6 +106,9 @@ def evaluate(
     with processes(synthesizer.device) as (group, place):
         if place != synthesizer.device:
             synthesizer = Synthesizer(found.generator, found.label_space, place, chosen.precision)
+        if progress and group.rank == 0:
+            where = runs_on(synthesizer.device, synthesizer.precision, group.world)
+            print(f"Evaluating {path.name} on {len(drawn)} pictures: {where}.", file=sys.stderr, flush=True)
         for _ in group.in_turn():
             scores = Scores(
                 chosen,
@@ -120,7 +123,7 @@ def evaluate(
                 workers=workers,
                 progress=progress and group.rank == 0,
             )
-        pictures, data_hash = _draw_all(synthesizer, drawn, chosen, scores, group, batch, workers, progress, path.name)
+        pictures, data_hash = _draw_all(synthesizer, drawn, chosen, scores, group, batch, workers, progress)
         values, details = scores.compute()
         gathered = group.world
     return Evaluation(
@@ -160,7 +163,6 @@ def _draw_all(
     batch_size: int,
     workers: int,
     progress: bool,
-    title: str,
 ) -> tuple[int, str]:
     """Draw this process's share; (number of pictures, hash of the data) over all processes."""
     generator, digest, count = synthesizer.generator, DataHash(), 0
@@ -177,11 +179,9 @@ def _draw_all(
         pin_memory=synthesizer.device.type == "cuda",
         fit=protocol.fit,  # pyright: ignore[reportArgumentType]  # checked by the protocol
     )
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    shown = progress and group.rank == 0 and console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown) as bar:
-        task = bar.add_task(title, total=len(range(group.rank, len(dataset), group.world)))
+    quiet = not progress or group.rank > 0
+    count_here = len(range(group.rank, len(dataset), group.world))
+    with Progress("picture", count_here, unit="pictures", each=group.world, quiet=quiet) as bar:
         for batch in batches:
             digest.update(batch)
             batch = batch.to(synthesizer.device, non_blocking=True)
@@ -193,7 +193,7 @@ def _draw_all(
                 ]
                 scores.update_samples(torch.stack([images, *others], dim=1))
             count += len(batch)
-            bar.advance(task, len(batch))
+            bar.advance(len(batch))
     counts = group.gather((count, digest.total))
     for rank, (_, total) in enumerate(counts):
         if rank != group.rank:

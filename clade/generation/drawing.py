@@ -108,7 +108,7 @@ class Drawer:
         out: folder for the pictures.
         endings: what the names of the samples end in.
         batch: maps to draw at once, at most.
-        report: called when files are done, with their number and that of all pictures so far.
+        report: called when files are done, with their number.
     """
 
     request: Request
@@ -116,7 +116,7 @@ class Drawer:
     out: Path
     endings: Sequence[str]
     batch: int
-    report: Callable[[int, int], object]
+    report: Callable[[int], object]
     written: dict[LabelFile, list[Path]] = field(default_factory=dict)
     failed: dict[LabelFile, str] = field(default_factory=dict)
     rows: dict[LabelFile, tuple[Sample, list[np.ndarray]]] = field(default_factory=dict)
@@ -166,14 +166,11 @@ class Drawer:
                 self.rows[ready.file] = ready.sample, drawn
             uses_instances = self.request.synthesizer.generator.uses_instances
             self.without_instances += uses_instances and ready.label_map.instances is None
-        self._report(len(together))
+        self.report(len(together))
 
     def _fail(self, file: LabelFile, error: CladeError) -> None:
         self.failed[file] = str(error) if str(file.path) in str(error) else f"{file.path}: {error}"
-        self._report(1)
-
-    def _report(self, files: int) -> None:
-        self.report(files, len(self.written) * len(self.endings))
+        self.report(1)
 
 
 def _batches(ready: Iterable[Ready], largest: int) -> Iterator[list[Ready]]:

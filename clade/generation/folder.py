@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress, TextColumn
 
 from clade.data import Sample
 from clade.data.transforms import Fit
@@ -22,6 +20,7 @@ from clade.generation.inputs import LabelFile, by_size, find_labels, other_names
 from clade.generation.pipeline import Pace, Pipeline
 from clade.images import sheet
 from clade.labels import LabelSpace
+from clade.progress import Progress, runs_on
 from clade.styles import labels_beside
 from clade.synthesizer import Synthesizer
 
@@ -90,7 +89,7 @@ def generate(
         batch: maps of one size that the network draws at once, at most; networks with noise of their own (SEAN) draw
             one by one, so that a picture does not depend on its neighbours.
         workers: helper threads; with 0, everything happens in turn.
-        progress: show a bar.
+        progress: tell what begins, and how far it is (:class:`clade.progress.Progress`).
 
     Raises:
         CladeError: nothing to draw, or an output folder that cannot be written.
@@ -118,8 +117,14 @@ def generate(
     request = Request(synthesizer, size, fit, style, seed, samples, to)
     at_once = 1 if synthesizer.generator.stochastic else batch
     # Helpers that read use warnings.catch_warnings, which is not made for threads: one may put back another's filters.
-    with warnings.catch_warnings(), _Bar(len(files), progress) as bar, Pipeline(workers, 2 * at_once + 2) as pipeline:
-        drawer = Drawer(request, pipeline, out, endings, at_once, bar.report)
+    with (
+        warnings.catch_warnings(),
+        Progress("label map", len(files), unit="pictures", each=samples, quiet=not progress) as bar,
+        Pipeline(workers, 2 * at_once + 2) as pipeline,
+    ):
+        many = f", {samples} pictures of each" if samples > 1 else ""
+        bar.say(f"Drawing {len(files)} label maps{many}: {runs_on(synthesizer.device, synthesizer.precision)}.")
+        drawer = Drawer(request, pipeline, out, endings, at_once, bar.advance)
         in_order = partial(by_size, read_sizes=size is None, read_instances=synthesizer.generator.uses_instances)
         rest = files
         while grid and rest and len(drawer.rows) < GRID_ROWS:  # the overview shows the first files that can be drawn
@@ -137,25 +142,6 @@ def generate(
         outcome.grid = out / GRID
         write(sheet([_row(synthesizer, *drawer.rows[file]) for file in files if file in drawer.rows]), outcome.grid)
     return outcome
-
-
-class _Bar(Progress):
-    """Files done, and pictures a second, on the terminal's error stream."""
-
-    def __init__(self, files: int, shown: bool) -> None:
-        super().__init__(
-            *Progress.get_default_columns(),
-            TextColumn("{task.fields[rate]}"),
-            console=Console(stderr=True, quiet=not shown),  # older versions print an empty line otherwise
-            disable=not shown,
-            transient=True,
-        )
-        self.files = self.add_task("generate", total=files, rate="")
-
-    def report(self, files: int, pictures: int) -> None:
-        """Files that are newly done, and how many pictures there are now."""
-        elapsed = self.tasks[0].elapsed
-        self.update(self.files, advance=files, rate=f"{pictures / elapsed:.1f} pictures/s" if elapsed else "")
 
 
 def _require_variety(synthesizer: Synthesizer, style: Any, samples: int, to: Any) -> None:

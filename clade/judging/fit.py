@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,37 +16,25 @@ from torch import Tensor
 from clade.config import Recipe, TrainingConfig
 from clade.data import Batch, eval_loader, train_loader
 from clade.errors import CladeError, DataError, RecipeError
+from clade.judging.changes import changes
 from clade.judging.losses import Learner, cross_entropy, dice, freeze_unused, step_size
 from clade.judging.recipe import JudgeRecipe
 from clade.judging.scoring import Ceiling, ceiling_of, confusion_of
 from clade.metrics import ignored_number
 from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder
+from clade.processor import resolve_precision
+from clade.progress import runs_on
 from clade.training.builders import build_augment, build_dataset, build_weights
 from clade.training.checks import check_classes, check_parts, data_facts
 from clade.training.ema import Ema
-from clade.training.folder import BEST, LAST, STATE, data_changes, tidy
-from clade.training.launch import make_fabric
-from clade.training.report import Report
-from clade.training.signals import stop_on_signal
+from clade.training.folder import BEST, LAST, STATE, tidy
+from clade.training.launch import launched
+from clade.training.processes import any_of, total
+from clade.training.report import Report, announce
+from clade.training.signals import Hurried, Stop, stop_on_signal
 from clade.training.skipped import Skipped
 from clade.training.state import load_state, read_facts, save_state
 from clade.training.step import noise_seed
-
-# What may change between the parts of one training without making it another one.
-_FREE = {
-    "name",
-    "data.root",
-    "data.workers",
-    "data.cache_mib",
-    "data.on_error",
-    "network.weights",  # where the training began
-    "training.max_minutes",
-    "training.save_every",
-    "training.log_every",
-    "training.devices",
-    "training.threads",
-    "training.accelerator",
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +47,7 @@ class Result:
         steps: steps of the whole training.
         best: the largest mIoU on held-out photos so far, None before the first validation.
         rank: which process this is; only rank 0 has written files.
+        unvalidated: it was stopped before the validation of this step was done; going on begins with that.
     """
 
     folder: Path
@@ -67,10 +55,11 @@ class Result:
     steps: int
     best: float | None
     rank: int = 0
+    unvalidated: bool = False
 
     @property
     def finished(self) -> bool:
-        return self.step >= self.steps
+        return self.step >= self.steps and not self.unvalidated
 
 
 def train_judge(
@@ -91,15 +80,10 @@ def train_judge(
         CladeError: data, recipe or folder cannot be used as they are; or the loss stopped being a number.
     """
     folder = Path(out) if out is not None else Path("runs") / f"judge-{recipe.name}"
-    if folder.exists() and not folder.is_dir():
-        raise CladeError(f"{folder}: is a file; a folder is needed for the training.")
     config = recipe.training
-    devices = TrainingConfig(devices=config.devices, accelerator=config.accelerator, precision=config.precision)
-    fabric = make_fabric(Recipe(training=devices))
-    fabric.launch()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)  # after the launch, which sets a number of its own
-    return _Run(recipe, folder, fabric, fresh=fresh, quiet=quiet).go()
+    shared = {key: getattr(config, key) for key in ("devices", "accelerator", "precision", "threads")}
+    with launched(Recipe(training=TrainingConfig(**shared)), folder, fresh=fresh, quiet=quiet) as fabric:
+        return _Run(recipe, folder, fabric, fresh=fresh, quiet=quiet).go()
 
 
 class _Run:
@@ -137,24 +121,31 @@ class _Run:
         self.per_step = config.batch_size * fabric.world_size
         self.steps = config.steps or math.ceil(config.epochs * len(self.dataset) / self.per_step)
         self.validate_every = max(1, round(config.validate_every * len(self.dataset) / self.per_step))
-        self.step, self.best = 0, None
+        self.step, self.best, self.unvalidated, self.stop = 0, None, False, Stop()
         if resuming:
             self._resume(folder / STATE)
         self.learner = fabric.setup(Learner(self.network), self.optimizer)[0]
 
     def go(self) -> Result:
-        if self.step and self.fabric.is_global_zero and not self.quiet:
-            done = self.step >= self.steps
-            print(f"{'Already finished' if done else 'Going on'}: step {self.step} of {self.steps}.", file=sys.stderr)
-        if self.step >= self.steps:
-            return self._result()
         fabric, config = self.fabric, self.recipe.training
+        done = self.step >= self.steps and not self.unvalidated
+        if fabric.is_global_zero and not self.quiet:
+            place = runs_on(fabric.device, resolve_precision(config.precision, fabric.device), fabric.world_size)
+            length = f"{len(self.dataset)} pictures, {self.steps} steps of {self.per_step}"
+            announce(f"Training {self.architecture.name}: {place}, {length}.", self.step, self.steps, done)
+        if done:
+            return self._result()
         if fabric.is_global_zero:
             tidy(self.folder, self.fresh)
         with (
-            stop_on_signal() as stop,
-            Report(self.folder, self.step, self.steps, fabric.is_global_zero, self.quiet) as report,
+            stop_on_signal() as self.stop,
+            Report(self.folder, self.step, self.steps, self.per_step, fabric.is_global_zero, self.quiet) as report,
         ):
+            if self.unvalidated:  # its time has no limit: with less than it takes, the training would never go on
+                self._validate(report)
+                if self.unvalidated or any_of(fabric, self.stop.asked):
+                    return self._result()
+            self.stop.limit(self.started, config.max_minutes)
             batches = self._training_batches(self.step)
             for step in range(self.step + 1, self.steps + 1):
                 self.step = step
@@ -165,21 +156,20 @@ class _Run:
                     self.skipped.share(report)
                 if logging:
                     rates = {"judge": self.optimizer.param_groups[0]["lr"]}
-                    report.losses(step, self._checked(losses), self.per_step, rates, len(self.skipped))
+                    report.losses(step, self._checked(losses), rates, len(self.skipped))
                 report.advance(step)
-                late = config.max_minutes is not None and time.monotonic() - self.started > config.max_minutes * 60
                 # Asking all processes waits for all of them: now and then is often enough.
                 ask = fabric.world_size == 1 or step % 10 == 0
-                stopping = ask and self._sum(torch.tensor([float(stop.requested or late)])).item() > 0
+                stopping = ask and any_of(fabric, self.stop.asked)
                 validating = step % self.validate_every == 0 or step == self.steps
                 if validating or stopping or step % config.save_every == 0:
                     self._checked(losses)  # what is kept must be good
-                if validating:
-                    self._validate(report)
-                elif stopping or step % config.save_every == 0:
+                    self.unvalidated = validating
                     self._save_judge(LAST, None)
-                if validating or stopping or step % config.save_every == 0:
-                    self._save_state()
+                    self._save_state()  # before the validation, which takes time and must not lose the work
+                    if validating:
+                        self._validate(report)
+                    stopping = any_of(fabric, self.stop.asked)
                 if stopping:
                     break
         return self._result()
@@ -243,7 +233,10 @@ class _Run:
             ) from error
 
     def _validate(self, report: Report) -> None:
-        """Score the averaged network on the held-out photos, through the same judge that a reader of the file gets."""
+        """Score the averaged network on the held-out photos, through the same judge that a reader of the file gets.
+
+        Once a stop is overdue it is given up, and the training begins with it when it goes on.
+        """
         data, fabric = self.recipe.data, self.fabric
         if fabric.world_size > 1:
             for value in self.ema.generator.state_dict().values():
@@ -260,7 +253,11 @@ class _Run:
             fit=data.fit,  # pyright: ignore[reportArgumentType]  # checked by the recipe
             on_skip=self.skipped.add if data.on_error == "skip" else None,
         )
-        counts = self._sum(confusion_of(judge.predict, judge, batches, self.space.num_classes))
+        most = math.ceil(math.ceil(len(self.validation) / fabric.world_size) / self.recipe.training.batch_size)
+        mine = Hurried(batches, most, lambda: any_of(fabric, self.stop.overdue))
+        counts = total(fabric, confusion_of(judge.predict, judge, mine, self.space.num_classes))
+        if mine.cut:
+            return
         ceiling = ceiling_of(counts, self.space.names)
         improved = self.best is None or ceiling.miou > self.best
         if improved:
@@ -271,12 +268,12 @@ class _Run:
         if report.writer is not None:
             report.writer.add_scalar("val/miou", ceiling.miou, self.step)
             report.writer.add_scalar("val/accuracy", ceiling.accuracy, self.step)
-            if report.bar or report.lines:
-                report.console.print(
-                    f"step {self.step}: mIoU {ceiling.miou:.4f}, pixel accuracy {ceiling.accuracy:.4f}, "
-                    f"best mIoU {self.best:.4f}",
-                    soft_wrap=True,
-                )
+        report.say(
+            f"step {self.step}: mIoU {ceiling.miou:.4f}, pixel accuracy {ceiling.accuracy:.4f}, "
+            f"best mIoU {self.best:.4f}"
+        )
+        self.unvalidated = False
+        self._save_state()
 
     def _judge(self, info: Mapping[str, Any]) -> TrainedJudge:
         recipe = self.recipe
@@ -307,6 +304,8 @@ class _Run:
                 "kind": "judge",
                 "step": self.step,
                 "best": self.best,
+                "unvalidated": self.unvalidated,
+                "threads": torch.get_num_threads(),
                 "per_step": self.per_step,
                 "pictures": len(self.dataset),
                 "data": self.files,
@@ -320,26 +319,22 @@ class _Run:
         facts = read_facts(path)
         if facts.get("kind") != "judge":
             raise RecipeError(f"{self.folder} holds the training of a generator. Use another --out for the judge.")
-        before = {**_flat(JudgeRecipe().to_dict()), **_flat(facts["recipe"])}
-        now = _flat(self.recipe.to_dict())
-        before |= {"pictures per step": facts["per_step"], "pictures": facts["pictures"]}
-        now |= {"pictures per step": self.per_step, "pictures": len(self.dataset)}
-        changed = sorted(k for k in before.keys() | now.keys() if k not in _FREE and before.get(k) != now.get(k))
-        files = data_changes(facts, self.files)
-        if changed or files:
-            listed = ", ".join([f"{k} ({before.get(k)} -> {now.get(k)})" for k in changed[:5]] or files)
+        changed = changes(facts, self.recipe.to_dict(), self.files, self.per_step, len(self.dataset))
+        if changed:
+            listed = ", ".join(changed[:5])
             raise RecipeError(
                 f"{self.folder} holds a training by another recipe: {listed}. "
                 "Use the same recipe to go on, another --out, or --fresh to begin anew there."
             )
         load_state(path, {"network": self.network, "ema": self.ema.generator}, {"optimizer": self.optimizer})
         self.step, self.best = facts["step"], facts["best"]
+        self.unvalidated = facts.get("unvalidated", False)  # older states were written after it
 
     def _checked(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
         """Losses as numbers, their means over all processes."""
         good = torch.stack([value.isfinite().all() for value in self.network.state_dict().values()]).all()
         values = torch.stack([*losses.values(), good.to(next(iter(losses.values())).dtype)])
-        *means, good_everywhere = (self._sum(values.cpu()) / self.fabric.world_size).tolist()
+        *means, good_everywhere = (total(self.fabric, values.cpu()) / self.fabric.world_size).tolist()
         named = dict(zip(losses, means, strict=True))
         if good_everywhere < 1 or not all(math.isfinite(value) for value in means):
             raise CladeError(
@@ -348,20 +343,5 @@ class _Run:
             )
         return named
 
-    def _sum(self, value: Tensor) -> Tensor:
-        """Over all processes."""
-        if self.fabric.world_size == 1:
-            return value
-        reduced = self.fabric.all_reduce(value.to(self.fabric.device), reduce_op="sum")
-        assert isinstance(reduced, Tensor)
-        return reduced.cpu()
-
     def _result(self) -> Result:
-        return Result(self.folder, self.step, self.steps, self.best, self.fabric.global_rank)
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, content in value.items():
-        flat.update(_flat(content, f"{prefix}{key}.") if isinstance(content, Mapping) else {f"{prefix}{key}": content})
-    return flat
+        return Result(self.folder, self.step, self.steps, self.best, self.fabric.global_rank, self.unvalidated)

@@ -14,6 +14,7 @@ from clade.data import Batch, Chosen, Dataset, eval_loader
 from clade.data.transforms import Fit
 from clade.errors import DataError
 from clade.metrics.judges import Judge
+from clade.progress import track
 from clade.training.builders import build_dataset
 
 
@@ -96,6 +97,7 @@ def score(
     batch_size: int = 8,
     limit: int | None = None,
     fit: Fit = "stretch",
+    progress: bool = False,
 ) -> Ceiling:
     """A judge's score on the real photos of a dataset.
 
@@ -106,6 +108,7 @@ def score(
         size: (height, width) of photos and labels; by default the section's, or each picture's own.
         limit: look at no more than these, from the first on.
         fit: how a picture of another shape is made to fit ``size``; a section says that itself.
+        progress: tell how far it is (:class:`clade.progress.Progress`).
 
     Raises:
         CladeError: data that cannot be used, or that have other classes than the judge.
@@ -113,7 +116,7 @@ def score(
     if isinstance(data, DataConfig):
         size, fit = size or data.size, data.fit  # pyright: ignore[reportAssignmentType]  # checked by the loader
         data = build_dataset(data, split or data.val_split)
-    batches = eval_loader(
+    batches: Any = eval_loader(
         data if limit is None else Chosen(data, range(min(limit, len(data)))),
         size=size,
         batch_size=1 if size is None else batch_size,
@@ -121,6 +124,6 @@ def score(
         instances=False,
         fit=fit,
     )
-    device = judge.device
-    counts = confusion_of(lambda image: judge.predict(image.to(device)), judge, batches, data.label_space.num_classes)
+    device, shown = judge.device, track(batches, "batch", len(batches), quiet=not progress)
+    counts = confusion_of(lambda image: judge.predict(image.to(device)), judge, shown, data.label_space.num_classes)
     return ceiling_of(counts, judge.names)

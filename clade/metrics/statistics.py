@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from clade.data.base import Dataset
@@ -24,6 +22,7 @@ from clade.data.prepared import PreparedDataset
 from clade.data.resized import Resized
 from clade.data.transforms import Fit, Size
 from clade.errors import CladeError, DataError
+from clade.progress import track
 
 if TYPE_CHECKING:
     from clade.metrics.extractors import Extractor
@@ -227,8 +226,7 @@ def _features(
         fit=fit,
         pin_memory=extractor.device.type == "cuda",
     )
-    bar = Console(stderr=True)
-    for batch in track(loader, "reading real photos", len(loader), console=bar, disable=not progress):
+    for batch in track(loader, "reading real photos", len(loader), quiet=not progress):
         if batch.image is None:
             raise DataError(
                 f"'{batch.names[0]}' has no photo to compare with. Read the dataset with photos (labels_only=False)."

@@ -18,8 +18,6 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from clade._version import __version__
 from clade.atomic import atomic_path
@@ -30,6 +28,7 @@ from clade.generation import LabelFile, find_labels
 from clade.hashing import file_hash
 from clade.labels import LabelSpace, read_label
 from clade.labels.files import open_image
+from clade.progress import track
 from clade.study.page import write_page
 from clade.study.sources import Checkpoint, Pictures, Size, System, named_systems, resized, stored_space
 from clade.study.study import (
@@ -175,8 +174,7 @@ def _write(
     stored = {} if before is None else before.pictures
     kept = {name for name in draft.jobs if (folder / name).is_file() and _is_whole(folder / name, stored.get(name))}
     todo = [name for name in sorted(draft.jobs) if name not in kept]  # even the order of writing says nothing
-    console = Console(stderr=True, quiet=not progress)
-    for name in track(todo, "Pictures", console=console, disable=not progress, transient=True):
+    for name in track(todo, "pictures", unit="pictures", quiet=not progress):
         _save(draft.jobs[name](), folder / name, jpeg)
     for unfinished in folder.glob(".*.tmp"):  # of a build that was killed
         unfinished.unlink(missing_ok=True)

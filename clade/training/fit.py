@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +12,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from clade.checkpoints import save
 from clade.config import Recipe
 from clade.data import Batch
 from clade.errors import CladeError, RecipeError
-from clade.images import save_png
 from clade.labels import LabelPyramid
-from clade.models import Generator
-from clade.scoring import SCORES
+from clade.processor import resolve_precision
+from clade.progress import runs_on
 from clade.training.builders import (
     build_discriminator,
     build_generator,
@@ -29,25 +26,19 @@ from clade.training.builders import (
     initialize,
     lr_factor,
 )
-from clade.training.calibration import calibrated
+from clade.training.chance import Chance
 from clade.training.checks import check_batch, data_facts, weights_facts
-from clade.training.diff_augment import DiffAugment, augmentation_numbers, parse_policy
 from clade.training.ema import Ema
 from clade.training.feed import Feed
-from clade.training.folder import BEST, LAST, STATE, changes, tidy
-from clade.training.launch import make_fabric
-from clade.training.report import Report
-from clade.training.signals import stop_on_signal
+from clade.training.folder import STATE, changes, tidy
+from clade.training.keeping import Keeper
+from clade.training.launch import launched, make_fabric
+from clade.training.processes import any_of, total
+from clade.training.report import Report, announce
+from clade.training.signals import Stop, stop_on_signal
 from clade.training.state import load_state, read_facts, save_state
-from clade.training.step import (
-    TrainableDiscriminator,
-    TrainableGenerator,
-    latent_noise,
-    look_numbers,
-    noise_seed,
-    training_step,
-)
-from clade.training.validation import absolute_error, build_scores, draw_mean, sample_sheet, scored, spread
+from clade.training.step import TrainableDiscriminator, TrainableGenerator, training_step
+from clade.training.validation import build_scores
 
 
 @dataclass(frozen=True)
@@ -61,6 +52,7 @@ class Result:
         best: best validation score so far (training.best_by), None before the first validation.
         rank: which process this is; only rank 0 has written files.
         skipped: files that could not be used so far (data.on_error=skip), listed in skipped.txt.
+        unvalidated: it was stopped before the validation of this step was done; going on begins with that.
     """
 
     folder: Path
@@ -69,10 +61,11 @@ class Result:
     best: float | None
     rank: int = 0
     skipped: int = 0
+    unvalidated: bool = False
 
     @property
     def finished(self) -> bool:
-        return self.step >= self.steps
+        return self.step >= self.steps and not self.unvalidated
 
 
 def train(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False, quiet: bool = False) -> Result:
@@ -91,18 +84,8 @@ def train(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False,
         CladeError: data, recipe or folder cannot be used as they are; or the losses stopped being numbers.
     """
     folder = Path(out) if out is not None else Path("runs") / recipe.name
-    if folder.exists() and not folder.is_dir():
-        raise CladeError(f"{folder}: is a file; a folder is needed for the training.")
-    fabric = make_fabric(recipe)
-    fabric.launch()
-    if recipe.training.threads is not None:
-        torch.set_num_threads(recipe.training.threads)  # after the launch, which sets a number of its own
-    try:
+    with launched(recipe, folder, fresh=fresh, quiet=quiet) as fabric:
         return _Run(recipe, folder, fabric, fresh=fresh, quiet=quiet).go()
-    except RuntimeError as error:
-        if fabric.world_size > 1 and "peer" in str(error):
-            raise CladeError("Another process of this training has stopped; its own message says why.") from error
-        raise
 
 
 def stepper(recipe: Recipe, folder: Path) -> Callable[[], dict[str, float]]:
@@ -126,13 +109,13 @@ class _Run:
         self.recipe, self.folder, self.fabric, self.quiet = recipe, folder, fabric, quiet
         config = recipe.training
         self.started = time.monotonic()
-        self.policy = parse_policy(recipe.discriminator.diff_augment)
+        self.chance = Chance(config.seed, recipe.discriminator.diff_augment, fabric)
         self.feed = Feed(recipe, folder, fabric, fresh=fresh, quiet=quiet)
-        self.dataset, self.validation, self.skipped = self.feed.dataset, self.feed.validation, self.feed.skipped
+        self.dataset, self.skipped = self.feed.dataset, self.feed.skipped
         self.space, self.edges = self.dataset.label_space, self.feed.edges
         self.files = data_facts(recipe.data, self.dataset)  # now: a file may change while this runs
         with fabric.rank_zero_first():  # the others then find the real photos' statistics on disk
-            self.scores = build_scores(recipe, self.dataset, self.validation, fabric.device)
+            scores = build_scores(recipe, self.dataset, self.feed.validation, fabric.device)
         torch.manual_seed(config.seed)
         self.generator = build_generator(recipe.generator, self.space, recipe.data.size)
         if config.init_from is not None and (fresh or not (folder / STATE).exists()):
@@ -145,7 +128,7 @@ class _Run:
         self.objective = build_objective(recipe.losses)
         if self.objective.vgg is not None:
             self.objective.vgg.to(fabric.device)
-        self.files["weights"] = weights_facts(self.objective, self.scores)
+        self.files["weights"] = weights_facts(self.objective, scores)
         self.optimizer_g = build_optimizer(recipe.optimizer, self.generator, recipe.optimizer.lr_generator)
         self.optimizer_d = build_optimizer(recipe.optimizer, self.discriminator, recipe.optimizer.lr_discriminator)
         self.ema = Ema(self.generator, config.ema)
@@ -153,8 +136,8 @@ class _Run:
         self.per_step = config.batch_size * fabric.world_size * config.accumulate
         self.steps = config.steps or math.ceil(config.epochs * len(self.dataset) / self.per_step)
         self.validate_every = max(1, round(config.validate_every * len(self.dataset) / self.per_step))
-        self.step, self.best, self.unvalidated = 0, None, False
-        self._made: tuple[int, Generator | None] = (-1, None)
+        self.keeper = Keeper(recipe, folder, fabric, self.feed, self.chance, self.ema, scores, self.per_step)
+        self.step, self.unvalidated, self.stop = 0, False, Stop()
         self.fresh = fresh
         if not fresh and (folder / STATE).exists():
             self._resume(folder / STATE)
@@ -163,21 +146,25 @@ class _Run:
         self.wrapped_d = fabric.setup(judge, self.optimizer_d)[0]
 
     def go(self) -> Result:
-        if self.step and self.fabric.is_global_zero and not self.quiet:
-            done = self.step >= self.steps
-            print(f"{'Already finished' if done else 'Going on'}: step {self.step} of {self.steps}.", file=sys.stderr)
-        if self.step >= self.steps and not self.unvalidated:
-            return self._result()
         fabric, config = self.fabric, self.recipe.training
+        done = self.step >= self.steps and not self.unvalidated
+        if fabric.is_global_zero and not self.quiet:
+            place = runs_on(fabric.device, resolve_precision(config.precision, fabric.device), fabric.world_size)
+            length = f"{len(self.dataset)} pictures, {self.steps} steps of {self.per_step}"
+            announce(f"Training {self.recipe.generator.name}: {place}, {length}.", self.step, self.steps, done)
+        if done:
+            return self._result()
         if fabric.is_global_zero:
             tidy(self.folder, self.fresh)
         with (
-            stop_on_signal() as stop,
-            Report(self.folder, self.step, self.steps, fabric.is_global_zero, self.quiet) as report,
+            stop_on_signal() as self.stop,
+            Report(self.folder, self.step, self.steps, self.per_step, fabric.is_global_zero, self.quiet) as report,
         ):
-            if self.unvalidated:
-                self._validate(report)
-                self._save_state()
+            if self.unvalidated:  # its time has no limit: with less than it takes, the training would never go on
+                self._keep(report)
+                if self.unvalidated or any_of(fabric, self.stop.asked):
+                    return self._result()
+            self.stop.limit(self.started, config.max_minutes)
             batches = self._training_batches()
             for step in range(self.step + 1, self.steps + 1):
                 self.step = step
@@ -187,47 +174,42 @@ class _Run:
                 if logging or fabric.world_size == 1:
                     self.skipped.share(report)
                 if logging:
-                    checked = self._checked(losses)
-                    report.losses(self.step, checked, self.per_step, self._rates(), len(self.skipped))
+                    report.losses(self.step, self._checked(losses), self._rates(), len(self.skipped))
                 report.advance(self.step)
-                late = config.max_minutes is not None and time.monotonic() - self.started > config.max_minutes * 60
                 # Asking all processes waits for all of them: now and then is often enough.
                 ask = fabric.world_size == 1 or self.step % 10 == 0
-                stopping = ask and self._any(stop.requested or late)
+                stopping = ask and any_of(fabric, self.stop.asked)
                 validating = self.step % self.validate_every == 0 or self.step == self.steps
-                saving = validating or stopping or self.step % config.save_every == 0
-                if saving:
+                if validating or stopping or self.step % config.save_every == 0:
                     self._check_weights(self._checked(losses))  # what is kept must be good
-                    self.unvalidated = validating  # saved before, so that no validation can lose the work
-                    self._save_generator(LAST, None)
-                    self._save_state()
-                if validating:
-                    self._validate(report)
-                    self._save_state()
+                    self.unvalidated = validating
+                    self._save_state()  # first: what comes now takes time, and must not lose the work
+                    self._keep(report)
+                    stopping = any_of(fabric, self.stop.asked)
                 if stopping:
                     break
         return self._result()
+
+    def _keep(self, report: Report) -> None:
+        """What others get of the step of the state on disk: its generator and, if that is due, its validation.
+
+        Once the training is to stop, this takes seconds: the generator is measured on fewer batches, and a validation
+        that was not finished is made up for when the training goes on.
+        """
+
+        def overdue() -> bool:
+            return any_of(self.fabric, self.stop.overdue)
+
+        if not self.keeper.save(self.step, overdue):
+            report.say("In a hurry: last.safetensors has batch statistics of few batches, until the training goes on.")
+        if self.unvalidated and self.keeper.validate(self.step, report, overdue):
+            self.unvalidated = False
+            self._save_state()
 
     def _training_batches(self) -> Iterator[Batch]:
         """The batches after step ``self.step``."""
         parts = self.recipe.training.accumulate
         return self.feed.training(self.generator, self.step * parts, self.steps * parts, self.recipe.data.workers)
-
-    def _measured(self) -> Generator:
-        """What is validated and saved: the averaged generator with BatchNorm statistics of its own, once per step.
-
-        A copy, measured on always the same batches: when and how often it is made changes nothing in the training.
-        """
-        if self._made[0] != self.step:
-
-            def draw(generator: Generator, batch: Batch, number: int) -> None:
-                with self.fabric.autocast():
-                    TrainableGenerator(generator)(batch.label_map, batch.image, self._noise(number, batch))
-
-            batches = self.feed.training(self.generator, 0, self.recipe.training.calibrate)
-            self._made = (self.step, calibrated(self.ema.generator, batches, draw))
-        assert self._made[1] is not None
-        return self._made[1]
 
     def _train_step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """One step of the generator and one of the discriminator, on the same fake images."""
@@ -238,6 +220,7 @@ class _Run:
         totals: dict[str, Tensor] = {}
         for part in range(parts):
             batch, more = next(batches), part + 1 < parts
+            number = (self.step - 1) * parts + part
             with fabric.no_backward_sync(self.wrapped_g, more), fabric.no_backward_sync(self.wrapped_d, more):
                 losses = training_step(
                     self.wrapped_g,
@@ -245,9 +228,9 @@ class _Run:
                     batch,
                     LabelPyramid(batch.label_map, self.space.num_rows),
                     self.objective,
-                    noise=self._noise((self.step - 1) * parts + part, batch),
-                    augment=self._augmentation((self.step - 1) * parts + part, len(batch)),
-                    numbers=self._numbers((self.step - 1) * parts + part, len(batch)),
+                    noise=self.chance.noise(self.generator, number, batch),
+                    augment=self.chance.augmentation(number, len(batch)),
+                    numbers=self.chance.looks(self.discriminator.draws, number, len(batch)),
                     parts=parts,
                     backward=fabric.backward,
                     autocast=fabric.autocast,
@@ -258,30 +241,6 @@ class _Run:
             optimizer.step()
             optimizer.zero_grad()
         return totals
-
-    def _noise(self, number: int, batch: Batch) -> Tensor | None:
-        """Latent noise of a micro-batch of the training; also seeds what the generator draws by itself."""
-        seed = noise_seed(self.recipe.training.seed, number)
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        if self.generator.stochastic:
-            torch.manual_seed((seed * world + rank) % 2**63)
-        shape = self.generator.latent_shape(batch.label_map.size)
-        return None if shape is None else latent_noise(seed, len(batch), shape, rank, world).to(self.fabric.device)
-
-    def _augmentation(self, number: int, count: int) -> DiffAugment | None:
-        """What a micro-batch's images go through before the discriminator sees them."""
-        if not self.policy:
-            return None
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        return DiffAugment(self.policy, augmentation_numbers(self.recipe.training.seed, number, count, rank, world))
-
-    def _numbers(self, number: int, count: int) -> Tensor | None:
-        """What the discriminator draws for a micro-batch."""
-        draws, fabric = self.discriminator.draws, self.fabric
-        if not draws:
-            return None
-        seed, rank, world = self.recipe.training.seed, fabric.global_rank, fabric.world_size
-        return look_numbers(seed, number, count, draws, rank, world).to(fabric.device)
 
     def _rates(self) -> dict[str, float]:
         factor = lr_factor(self.step - 1, self.steps, self.recipe.optimizer.constant)
@@ -296,7 +255,7 @@ class _Run:
 
     def _checked(self, losses: dict[str, Tensor]) -> dict[str, float]:
         """Losses as numbers, their means over all processes."""
-        means = self._sum(torch.stack(list(losses.values()))) / self.fabric.world_size
+        means = total(self.fabric, torch.stack(list(losses.values()))) / self.fabric.world_size
         values = dict(zip(losses, means.tolist(), strict=True))
         self._require(
             all(math.isfinite(value) for value in values.values()), f"losses are no longer numbers ({values})"
@@ -312,51 +271,22 @@ class _Run:
         self._require(bool(good), f"weights are no longer numbers (losses were {losses})")
 
     def _require(self, good: bool, what: str) -> None:
-        if self._any(not good):
+        if any_of(self.fabric, not good):
             kept = "The last state in {} is from before" if (self.folder / STATE).exists() else "No state is in {} yet"
             raise CladeError(
                 f"Step {self.step}: the {what}. {kept.format(self.folder)}. Try a smaller optimizer.lr_generator and "
                 "optimizer.lr_discriminator, or training.precision=fp32."
             )
 
-    def _validate(self, report: Report) -> None:
-        config, feed, fabric = self.recipe.training, self.feed, self.fabric
-        generator = self._measured()  # by all processes together: one may have nothing to validate on
-
-        def draw(batch: Batch) -> Tensor:
-            with fabric.autocast():
-                return draw_mean(generator, batch, config.seed)
-
-        rank, world = fabric.global_rank, fabric.world_size
-        mine = feed.evaluation(self.generator, self.validation, config.batch_size, rank, world)
-        seen = None if self.scores is None else scored(self.scores, generator, fabric.autocast)
-        error, count = self._sum(absolute_error(draw, mine, seen))
-        if not count:
-            feed.require_validation()
-        scores = {"l1": float(error / count), **({} if self.scores is None else self.scores.compute()[0])}
-        score = scores[config.best_by]
-        if SCORES[config.best_by].better(score, self.best):
-            self.best = score
-            self._save_generator(BEST, scores)
-        if fabric.is_global_zero:
-            shown = spread(self.validation, config.samples)
-            picture = sample_sheet(draw, feed.evaluation(self.generator, shown, 1), self.space)
-            if picture is not None:
-                save_png(picture, self.folder / "samples" / f"step-{self.step:07d}.png")
-            assert self.best is not None
-            report.validation(self.step, scores, self.best, picture, config.best_by)
-        self.skipped.share(report)
-        self.unvalidated = False
-
     def _save_state(self) -> None:
-        """Always after the generators of the same step: what the state says is done must be there."""
+        """What a state leaves open: ``unvalidated``, the validation of its step. Its generator may be older."""
         if self.fabric.is_global_zero:
             modules = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema.generator}
             optimizers = {"optimizer_g": self.optimizer_g, "optimizer_d": self.optimizer_d}
             facts = {
                 "step": self.step,
                 "steps": self.steps,
-                "best": self.best,
+                "best": self.keeper.best,
                 "unvalidated": self.unvalidated,
                 "per_step": self.per_step,
                 "pictures": len(self.dataset),
@@ -366,14 +296,6 @@ class _Run:
             }
             save_state(self.folder / STATE, modules, optimizers, facts)
         self.fabric.barrier()
-
-    def _save_generator(self, name: str, scores: Mapping[str, float] | None) -> None:
-        generator = self._measured()  # by all processes together
-        if self.fabric.is_global_zero:
-            epoch = self.step * self.per_step / len(self.dataset)
-            info = {"step": self.step, "epoch": round(epoch, 3), "val_l1": None}
-            info |= {f"val_{key}": value for key, value in (scores or {}).items()}
-            save(generator, self.folder / name, self.space, self.recipe, info)
 
     def _resume(self, path: Path) -> None:
         facts = read_facts(path)
@@ -386,30 +308,15 @@ class _Run:
             )
         modules = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema.generator}
         load_state(path, modules, {"optimizer_g": self.optimizer_g, "optimizer_d": self.optimizer_d})
-        self.step, self.best, self.unvalidated = facts["step"], facts["best"], facts["unvalidated"]
-        if self.fabric.is_global_zero and not self.quiet and facts["threads"] != torch.get_num_threads():
-            print(
-                f"Note: this training ran with {facts['threads']} CPU threads, now {torch.get_num_threads()}. "
-                "Results stay valid, but are not bit-identical; set training.threads for that."
-            )
-
-    def _any(self, flag: bool) -> bool:
-        """Whether any process says so."""
-        return flag if self.fabric.world_size == 1 else bool(self._sum(torch.tensor([float(flag)]))[0] > 0)
-
-    def _sum(self, value: Tensor) -> Tensor:
-        if self.fabric.world_size == 1:
-            return value
-        reduced = self.fabric.all_reduce(value.to(self.fabric.device), reduce_op="sum")
-        assert isinstance(reduced, Tensor)
-        return reduced.cpu()
+        self.step, self.keeper.best, self.unvalidated = facts["step"], facts["best"], facts["unvalidated"]
 
     def _result(self) -> Result:
         return Result(
             folder=self.folder,
             step=self.step,
             steps=self.steps,
-            best=self.best,
+            best=self.keeper.best,
             rank=self.fabric.global_rank,
             skipped=len(self.skipped),
+            unvalidated=self.unvalidated,
         )

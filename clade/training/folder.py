@@ -65,7 +65,7 @@ def changes(
         pictures: in the training data now.
     """
     # A key that is newer than the state had its default's effect.
-    before, now = {**_flat(Recipe().to_dict()), **_flat(facts["recipe"])}, _flat(recipe)
+    before, now = {**flat(Recipe().to_dict()), **flat(facts["recipe"])}, flat(recipe)
     for k, value in FORMER.items():
         if now.get(k, value) is None and before.get(k) == value:
             before[k] = None
@@ -101,11 +101,12 @@ def data_changes(facts: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]
     return found + ([f"the weights of {', '.join(keys)}"] if keys else [])
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested plain values by dotted keys."""
+    found: dict[str, Any] = {}
     for key, content in value.items():
         if isinstance(content, Mapping):
-            flat.update(_flat(content, f"{prefix}{key}."))
+            found.update(flat(content, f"{prefix}{key}."))
         else:
-            flat[f"{prefix}{key}"] = content
-    return flat
+            found[f"{prefix}{key}"] = content
+    return found

@@ -2,94 +2,89 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-_LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar in
+from clade.progress import Progress
+
+
+def announce(beginning: str, step: int, steps: int, done: bool) -> None:
+    """The first lines of a training on stderr: what begins, unless all is ``done``, and where it goes on."""
+    if not done:
+        print(beginning, file=sys.stderr, flush=True)
+    if step:
+        print(f"{'Already finished' if done else 'Going on'}: step {step} of {steps}.", file=sys.stderr, flush=True)
 
 
 class Report:
-    """Progress bar (or now and then a line where there is no terminal) and TensorBoard files in ``folder/tensorboard``.
+    """Progress on stderr (:class:`clade.progress.Progress`) and TensorBoard files in ``folder/tensorboard``.
 
     Args:
         folder: the run's folder.
         step, steps: steps done and to do in all.
+        per_step: pictures of each.
         active: False on all processes but the first, which say nothing.
         quiet: no bar and no lines.
     """
 
-    def __init__(self, folder: Path, step: int, steps: int, active: bool, quiet: bool) -> None:
+    def __init__(self, folder: Path, step: int, steps: int, per_step: int, active: bool, quiet: bool) -> None:
         self.active = active
-        self.folder, self.steps, self.first = folder, steps, step
-        self.console = Console(stderr=True)
-        self.bar = active and not quiet and self.console.is_terminal
-        self.lines = active and not quiet and not self.bar
-        self._text, self._last_line, self._last_log = "", 0.0, (step, time.monotonic())
+        self.folder, self.steps, self.first, self.per_step = folder, steps, step, per_step
+        self._text, self._last_log = "", (step, time.monotonic())
         self._progress = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=self.console,
-            disable=not self.bar,
+            "step", steps, done=step, unit="images", each=per_step, quiet=quiet or not active, keep=True
         )
-        self._task = self._progress.add_task("", total=steps, completed=step, text="")
 
     def __enter__(self) -> Report:
         # Points after the step that is resumed from are those of a run that was killed; they will be drawn again.
         self.writer = (
             SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.first + 1) if self.active else None
         )
-        self._progress.start()
+        self._progress.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._progress.__exit__(kind, error, trace)
         if self.writer is not None:
             self.writer.close()
 
     def advance(self, step: int) -> None:
-        if self.bar:
-            self._progress.update(self._task, completed=step, text=self._text)
+        """A step is done; the first and the last one are told of in any case."""
+        self._progress.update(step, self._text, always=step in (self.first + 1, self.steps))
 
-    def losses(
-        self, step: int, values: dict[str, float], per_step: int, rates: dict[str, float], skipped: int = 0
-    ) -> None:
+    def say(self, text: str) -> None:
+        """A line, where not all is quiet."""
+        self._progress.say(text)
+
+    def losses(self, step: int, values: dict[str, float], rates: dict[str, float], skipped: int = 0) -> None:
         """One point of the curves: losses by name, images per second, step sizes, files skipped so far (if any)."""
         if self.writer is None:
             return
         now = time.monotonic()
-        speed = (step - self._last_log[0]) * per_step / max(now - self._last_log[1], 1e-9)
+        speed = (step - self._last_log[0]) * self.per_step / max(now - self._last_log[1], 1e-9)
         self._last_log = (step, now)
         for name, value in values.items():
             self.writer.add_scalar(f"loss/{name}", value, step)
         for name, value in rates.items():
             self.writer.add_scalar(f"lr/{name}", value, step)
         self.writer.add_scalar("images_per_second", speed, step)
-        self._text = " ".join(f"{name} {value:.2f}" for name, value in values.items()) + f"  {speed:.1f} images/s"
+        self._text = " ".join(f"{name} {value:.2f}" for name, value in values.items())
         if skipped:
             self.writer.add_scalar("skipped_files", skipped, step)
             self._text += f"  {skipped} skipped"
-        if self.lines and (now - self._last_line > _LINE_EVERY or step == self.steps):
-            self._last_line = now
-            self.console.print(f"step {step}/{self.steps}  {self._text}", soft_wrap=True)
 
     def skipped(self, message: str) -> None:
         """What is wrong with a file that is skipped: said even where all else is quiet."""
         if self.active:
-            self.console.print(f"Skipped: {message}", soft_wrap=True, markup=False, highlight=False)
+            self._progress.say(f"Skipped: {message}", always=True)
 
     def validation(
         self, step: int, scores: Mapping[str, float], best: float, picture: np.ndarray | None, best_by: str = "l1"
@@ -102,8 +97,6 @@ class Report:
         if picture is not None:
             self.writer.add_image("val/samples", picture, step, dataformats="HWC")
         self.writer.flush()
-        if self.bar or self.lines:
-            others = "".join(f", {name} {value:.4f}" for name, value in scores.items() if name != "l1")
-            by = "" if best_by == "l1" else f" {best_by}"
-            text = f"step {step}: validation error (L1) {scores['l1']:.4f}{others}, best{by} {best:.4f}"
-            self.console.print(text, soft_wrap=True)
+        others = "".join(f", {name} {value:.4f}" for name, value in scores.items() if name != "l1")
+        by = "" if best_by == "l1" else f" {best_by}"
+        self.say(f"step {step}: validation error (L1) {scores['l1']:.4f}{others}, best{by} {best:.4f}")

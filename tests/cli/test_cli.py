@@ -41,7 +41,7 @@ def call(capsys):
         except SystemExit as leave:  # argparse's help
             code = leave.code
         out, err = capsys.readouterr()
-        return code, out, err
+        return code, out, re.sub(r"\ADrawing \d+ label maps.*: cpu, .*\n", "", err)  # as every drawing begins
 
     return run
 
@@ -508,6 +508,14 @@ def test_generate_refuses_a_batch_of_none(call, trained, dataset, tmp_path):
     code, _, err = call("generate", trained / "last.safetensors", dataset, "--out", tmp_path / "out", "--batch", "0")
     assert code == 1
     assert "batch is 0" in one_line_error(err)
+
+
+def test_generate_begins_with_what_it_does_where_unless_it_is_quiet(trained, dataset, tmp_path, capsys):
+    words = ["generate", str(trained / "last.safetensors"), str(dataset), "--precision=fp32", "--device=cpu"]
+    assert main([*words, f"--out={tmp_path / 'out'}", "--threads=1"]) == 0
+    assert capsys.readouterr().err == "Drawing 2 label maps: cpu, fp32, 1 thread.\n"
+    assert main([*words, f"--out={tmp_path / 'out'}", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_on_a_terminal_generate_tells_its_pace(call, trained, dataset, tmp_path, monkeypatch):

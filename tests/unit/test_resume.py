@@ -183,10 +183,10 @@ def step_of(folder):
 def test_killed_at_the_worst_moments_it_ends_like_the_training_left_alone(variant, run, left_alone, tmp_path):
     folder = tmp_path / "killed"
     deaths = [
-        ({"write": 2}, 0),  # while the first state is written: it begins anew
-        ({"write": 3}, 3),  # while the last generator of step 4 is written
+        ({"write": 1}, 0),  # while the first state is written: it begins anew
+        ({"write": 2}, 3),  # while the first generator is written, the state of step 3 being there
         ({"write": 3}, 4),  # while the best generator of step 4 is written, its state being there
-        ({"write": 2}, 4),  # while the sheet of the validation that was cut off is written, made up for at once
+        ({"write": 3}, 4),  # while the sheet of the validation that was cut off is written, made up for at once
         ({"update": 4}, 6),  # in the middle of step 8, the state of step 6 being written
     ]
     for moment, kept in deaths:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from clade.data.files import LABEL_SUFFIXES, PHOTO_SUFFIXES, layouts, natural_key, some, walk
 from clade.data.folder import SPLITS
 from clade.errors import CladeError, DataError
 from clade.labels.labelspace import LabelSpace
+from clade.progress import track
 from clade.registry import Registry, near_match
 
 T = TypeVar("T")
@@ -99,8 +97,7 @@ class Request:
                 return thing, error
 
         found = _in_threads(attempt, things, self.workers)
-        bar = Console(stderr=True)
-        yield from track(found, text, len(things), console=bar, disable=not (self.progress and sys.stderr.isatty()))
+        yield from track(found, text, len(things), quiet=not self.progress)
 
 
 def _in_threads(function: Callable[[T], R], things: Sequence[T], workers: int) -> Iterator[R]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import track
 
 from clade.data.doctor.advice import advise, classes_for
 from clade.data.doctor.foreign import find_foreign, known_nearby
@@ -22,6 +18,7 @@ from clade.data.files import FileDataset, Listing, completed_space, find_layout,
 from clade.data.prepared import require_raw
 from clade.errors import CladeError, DataError
 from clade.labels.labelspace import Color, LabelSpace
+from clade.progress import track
 from clade.registry import near_match
 
 
@@ -47,7 +44,7 @@ def check(
         num_classes, unknown, remap, palette: as in :class:`clade.data.FileDataset`.
         workers: reading threads; one per core, at most 8, when left out.
         labels_only: do not look at photos.
-        progress: show a bar, where stderr is a terminal.
+        progress: tell how far it is (:class:`clade.progress.Progress`).
 
     Raises:
         CladeError: ``root`` is missing or holds no dataset, or there is no such layout or split. All else is in the
@@ -59,7 +56,6 @@ def check(
     if workers is not None and workers < 1:
         raise CladeError(f"workers is {workers}; needed is at least 1.")
     given = {"num_classes": num_classes, "unknown": unknown, "remap": remap, "palette": palette}
-    show = progress and sys.stderr.isatty()
     workers = workers or min(8, os.cpu_count() or 1)
     layout = _layout(root, name)
     if layout is None:
@@ -79,7 +75,7 @@ def check(
             # A folder in no known layout has been told what to do already.
             problems = report.general if layout is not None else []
             space = _completed(space, given, files.folder, problems) if known else None
-            report.splits.append(_read(part, files, space, workers, show))
+            report.splits.append(_read(part, files, space, workers, progress))
             if not files.labels and layout is not None:
                 report.splits[-1].unpaired += _no_labels(layouts()[layout], files, root)
     _same_classes(report)
@@ -159,11 +155,10 @@ def _once(problems: list[str], problem: str) -> None:
         problems.append(problem)
 
 
-def _read(name: str | None, files: Listing, space: LabelSpace | None, workers: int, show: bool) -> SplitReport:
+def _read(name: str | None, files: Listing, space: LabelSpace | None, workers: int, progress: bool) -> SplitReport:
     report = SplitReport(name, space, files, pairs=len(files.names), unpaired=list(files.problems))
     looks = in_threads(Reader(files, space), files.labels, workers)
-    bar = Console(stderr=True)
-    for look in track(looks, f"reading {name or 'files'}", len(files.labels), console=bar, disable=not show):
+    for look in track(looks, f"reading {name or 'files'}", len(files.labels), quiet=not progress):
         report.add(look)
     return report
 

@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from clade.data.base import Dataset, create_dataset
 from clade.data.merged import unmerged_space
 from clade.data.prepared.dataset import plain, stored_manifest
@@ -23,6 +20,7 @@ from clade.data.prepared.plan import Plan
 from clade.data.resized import Resized
 from clade.data.transforms import Fit, Size
 from clade.errors import DataError
+from clade.progress import Progress
 
 UNFINISHED = "preparing.json"
 _LOCK = ".lock"
@@ -98,7 +96,7 @@ def prepare(
         workers: reading processes; 0 reads in this one, by default one per core.
         on_error: a picture that cannot be read stops everything, or is left out and counted.
         parts: split -> what the split file says of it, for :meth:`PreparedDataset.require` to compare with.
-        progress: show a bar, where there is a terminal.
+        progress: tell how far it is (:class:`clade.progress.Progress`).
 
     Raises:
         DataError: the folder holds something else, too little room, no usable picture, a number that makes no sense.
@@ -166,21 +164,11 @@ def _pack(
         (out / MANIFEST).unlink(missing_ok=True)  # what is being mended is not to be trained on
         instead = "Make room there, or choose another folder or a smaller size; what was finished is kept."
         require_space(out, missing, "what is still to be written", instead)
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (progress and console.is_terminal),
-    )
-    with bar:
-        for split, plan in plans.items():
-            task = bar.add_task(split, total=len(datasets[split]), completed=plan.kept_pictures)
+    for split, plan in plans.items():
+        pictures, kept = len(datasets[split]), plan.kept_pictures
+        with Progress(split, pictures, done=kept, unit="pictures", quiet=not progress) as shown:
             for _ in plan.write(workers):
-                bar.advance(task)
+                shown.advance()
     done = {split: plan.split() for split, plan in plans.items()}
     Manifest(facts=facts, splits=done).write(out / MANIFEST)
     (out / UNFINISHED).unlink()
