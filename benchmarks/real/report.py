@@ -85,7 +85,7 @@ def setting(found: Found) -> str:
     return (
         f"Every system: recipe `{found.plan.recipe}`, split file `{data['split_file']}`, {height}x{width}, width "
         f"{recipe['generator']['width']}, {training['steps']} steps of batch {training['batch_size']} "
-        f"({training['precision']}), {recipe['discriminator']['name']} discriminator of width "
+        f"({one.checkpoint['info'].get('precision', training['precision'])}), {recipe['discriminator']['name']} discriminator of width "
         f"{recipe['discriminator']['width']}, {losses['adversarial']} + {weights}, learning rates "
         f"{rates['lr_generator']:g} and {rates['lr_discriminator']:g}, "
         f"{f'DiffAugment ({augment})' if augment else 'no DiffAugment'}, EMA {training['ema']:g}; the averaged "

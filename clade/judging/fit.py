@@ -23,10 +23,11 @@ from clade.judging.scoring import Ceiling, ceiling_of, confusion_of
 from clade.metrics.judges.base import Judge
 from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder
 from clade.metrics.judges.trained import check_classes as check_count
+from clade.processor import resolve_precision
 from clade.training.builders import build_augment, build_dataset, build_weights
 from clade.training.checks import check_classes, check_parts, data_facts
 from clade.training.ema import Ema
-from clade.training.folder import BEST, LAST, STATE, data_changes, tidy
+from clade.training.folder import BEST, LAST, STATE, data_changes, differing, precision_note, tidy
 from clade.training.launch import make_fabric
 from clade.training.report import Report
 from clade.training.signals import stop_on_signal
@@ -109,6 +110,7 @@ class _Run:
     def __init__(self, recipe: JudgeRecipe, folder: Path, fabric: Fabric, *, fresh: bool, quiet: bool) -> None:
         self.recipe, self.folder, self.fabric, self.fresh, self.quiet = recipe, folder, fabric, fresh, quiet
         config, data = recipe.training, recipe.data
+        self.precision = resolve_precision(config.precision, fabric.device)
         self.started = time.monotonic()
         self.dataset = build_dataset(data, data.train_split)
         self.validation = build_dataset(data, data.val_split)
@@ -297,6 +299,7 @@ class _Run:
             info = {
                 "step": self.step,
                 "epoch": round(self.step * self.per_step / len(self.dataset), 3),
+                "precision": self.precision,
                 "split": self.recipe.data.val_split,
                 "ceiling": None if ceiling is None else ceiling.to_dict(),
             }
@@ -311,6 +314,7 @@ class _Run:
                 "best": self.best,
                 "per_step": self.per_step,
                 "pictures": len(self.dataset),
+                "precision": self.precision,
                 "data": self.files,
                 "recipe": self.recipe.to_dict(),
             }
@@ -326,7 +330,7 @@ class _Run:
         now = _flat(self.recipe.to_dict())
         before |= {"pictures per step": facts["per_step"], "pictures": facts["pictures"]}
         now |= {"pictures per step": self.per_step, "pictures": len(self.dataset)}
-        changed = sorted(k for k in before.keys() | now.keys() if k not in _FREE and before.get(k) != now.get(k))
+        changed = differing(before, now, _FREE)
         files = data_changes(facts, self.files)
         if changed or files:
             listed = ", ".join([f"{k} ({before.get(k)} -> {now.get(k)})" for k in changed[:5]] or files)
@@ -336,6 +340,9 @@ class _Run:
             )
         load_state(path, {"network": self.network, "ema": self.ema.generator}, {"optimizer": self.optimizer})
         self.step, self.best = facts["step"], facts["best"]
+        note = precision_note(facts, self.recipe.training.precision, self.precision)
+        if note and self.fabric.is_global_zero and not self.quiet:
+            print(note, file=sys.stderr)
 
     def _checked(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
         """Losses as numbers, their means over all processes."""

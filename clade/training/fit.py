@@ -20,6 +20,7 @@ from clade.errors import CladeError, RecipeError
 from clade.images import save_png
 from clade.labels import LabelPyramid
 from clade.models import Generator
+from clade.processor import resolve_precision
 from clade.scoring import SCORES
 from clade.training.builders import (
     build_discriminator,
@@ -34,7 +35,7 @@ from clade.training.checks import check_batch, data_facts, weights_facts
 from clade.training.diff_augment import DiffAugment, augmentation_numbers, parse_policy
 from clade.training.ema import Ema
 from clade.training.feed import Feed
-from clade.training.folder import BEST, LAST, STATE, changes, tidy
+from clade.training.folder import BEST, LAST, STATE, changes, precision_note, tidy
 from clade.training.launch import make_fabric
 from clade.training.report import Report
 from clade.training.signals import stop_on_signal
@@ -125,6 +126,7 @@ class _Run:
     def __init__(self, recipe: Recipe, folder: Path, fabric: Fabric, *, fresh: bool, quiet: bool) -> None:
         self.recipe, self.folder, self.fabric, self.quiet = recipe, folder, fabric, quiet
         config = recipe.training
+        self.precision = resolve_precision(config.precision, fabric.device)
         self.started = time.monotonic()
         if fabric.device.type == "cpu":
             from clade.engine.pages import keep_pages  # not for every command that only looks at a recipe
@@ -365,6 +367,7 @@ class _Run:
                 "per_step": self.per_step,
                 "pictures": len(self.dataset),
                 "threads": torch.get_num_threads(),
+                "precision": self.precision,
                 "data": self.files,
                 "recipe": self.recipe.to_dict(),
             }
@@ -375,7 +378,7 @@ class _Run:
         generator = self._measured()  # by all processes together
         if self.fabric.is_global_zero:
             epoch = self.step * self.per_step / len(self.dataset)
-            info = {"step": self.step, "epoch": round(epoch, 3), "val_l1": None}
+            info = {"step": self.step, "epoch": round(epoch, 3), "precision": self.precision, "val_l1": None}
             info |= {f"val_{key}": value for key, value in (scores or {}).items()}
             save(generator, self.folder / name, self.space, self.recipe, info)
 
@@ -391,6 +394,9 @@ class _Run:
         modules = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema.generator}
         load_state(path, modules, {"optimizer_g": self.optimizer_g, "optimizer_d": self.optimizer_d})
         self.step, self.best, self.unvalidated = facts["step"], facts["best"], facts["unvalidated"]
+        note = precision_note(facts, self.recipe.training.precision, self.precision)
+        if note and self.fabric.is_global_zero and not self.quiet:
+            print(note, file=sys.stderr)
         if self.fabric.is_global_zero and not self.quiet and facts["threads"] != torch.get_num_threads():
             print(
                 f"Note: this training ran with {facts['threads']} CPU threads, now {torch.get_num_threads()}. "

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 
 from clade.config import Recipe
 from clade.errors import RecipeError
+from clade.processor import resolve_precision
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
@@ -39,5 +40,5 @@ def make_fabric(recipe: Recipe) -> Fabric:
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if resolve_precision(config.precision, accelerator) == "bf16" else "32-true",
     )

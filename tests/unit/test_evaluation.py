@@ -662,8 +662,8 @@ def test_a_training_keeps_the_best_by_any_score_and_is_otherwise_the_same(tmp_pa
     info = read_header(scored.folder / "best.safetensors")["info"]
     assert info["val_fd"] == scored.best
     assert info["step"] == 4 * (1 + points["fd"].index(min(points["fd"])))
-    assert info.keys() == {"step", "epoch", "val_l1", "val_fd", "val_coverage"}
-    assert read_header(plain.folder / "best.safetensors")["info"].keys() == {"step", "epoch", "val_l1"}
+    assert info.keys() == {"step", "epoch", "precision", "val_l1", "val_fd", "val_coverage"}
+    assert read_header(plain.folder / "best.safetensors")["info"].keys() == {"step", "epoch", "precision", "val_l1"}
     protocol = find_protocol(tmp_path / "fast.yaml")
     again = evaluate(scored.folder / "best.safetensors", protocol=protocol, metrics=["fd"], weights=RANDOM)
     assert again.scores["fd"] == pytest.approx(scored.best, rel=1e-2)

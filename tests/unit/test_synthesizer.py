@@ -237,10 +237,9 @@ def test_bf16_is_near_fp32_and_comes_back_as_float32(synthesizer):
     assert difference.any()  # it did compute in another precision
 
 
-@pytest.mark.parametrize(("amx", "avx512", "expected"), [(0, 0, "fp32"), (0, 1, "bf16"), (1, 1, "bf16")])
-def test_auto_on_a_cpu_is_bf16_where_the_processor_multiplies_in_it(monkeypatch, amx, avx512, expected):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx), raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512), raising=False)
+@pytest.mark.parametrize(("instructions", "expected"), [("avx2", "fp32"), ("avx512-bf16", "bf16"), ("amx", "bf16")])
+def test_auto_on_a_cpu_is_bf16_where_the_processor_multiplies_in_it(monkeypatch, instructions, expected):
+    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
     assert Synthesizer(build(), device="cpu").precision == expected
 
 
