@@ -22,6 +22,8 @@ from clade.engine.pages import can_keep_pages
 from clade.nn import SPADE, conv2d
 from clade.processor import convolves_in_bf16
 
+pytestmark = pytest.mark.processor
+
 CLASSES = 13
 BF16 = 38  # dB, for random networks two channels wide; trained ones reach 45 and more (docs/performance.md)
 DRAWING = {  # network -> options; images of a trained network's contrast
@@ -125,8 +127,7 @@ def test_what_is_in_effect_is_named_in_order():
     assert {"folded-spectral-norm", "neighbourhood-tables", "fused-blocks", "bf16", "channels-last"} <= set(applied)
     assert "class-tables" not in applied
     assert "cuda-graph" not in applied
-    torch_packs = can_pack() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    assert "packed-convolutions" not in applied or torch_packs
+    assert ("packed-convolutions" in applied) == (can_pack() and convolves_in_bf16())
 
 
 def test_without_avx512_bf16_is_drawn_by_what_torch_has_for_it(monkeypatch):

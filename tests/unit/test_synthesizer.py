@@ -13,6 +13,8 @@ import clade
 from clade import CladeError, LabelError, LabelMap, LabelSpace, Synthesizer, create_generator
 from clade.images import save_png, sheet, to_uint8
 
+pytestmark = pytest.mark.processor
+
 SPACE = LabelSpace(names=("sky", "tree", "road"), colors=((70, 130, 180), (0, 100, 0), (128, 64, 128)), unknown=255)
 RAW = np.array([[0, 0, 1, 1, 255], [0, 2, 2, 1, 255], [2, 2, 2, 1, 1]], np.uint8).repeat(7, 0).repeat(9, 1)
 IDS = np.where(RAW == 255, 3, RAW)
