@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import time
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clade.errors import CladeError
@@ -91,22 +91,26 @@ def emulation_cost(device: torch.device | str = "cpu") -> float:
     import torch
     from torch.nn import functional as F
 
+    from clade.measure import alternate, threads
+
     device = torch.device(device)
 
-    def seconds(dtype: torch.dtype) -> float:
-        x = torch.ones(1, 64, 16, 16, dtype=dtype, device=device).to(memory_format=torch.channels_last)
-        weight = torch.ones(64, 64, 3, 3, dtype=dtype, device=device).to(memory_format=torch.channels_last)
-        taken = []
-        for _ in range(4):
-            begin = time.perf_counter()
+    def convolution(kind: torch.dtype) -> Callable[[], None]:
+        x, weight = (torch.ones(shape, dtype=kind, device=device) for shape in ((1, 64, 16, 16), (64, 64, 3, 3)))
+        x, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (x, weight))
+
+        def convolve() -> None:
             F.conv2d(x, weight, padding=1)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            taken.append(time.perf_counter() - begin)
-        return min(taken)
 
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        return seconds(torch.bfloat16) / seconds(torch.float32)
+        return convolve
+
+    calls = {"fp32": convolution(torch.float32), "bf16": convolution(torch.bfloat16)}
+    # A busy neighbour hardly disturbs one thread, and the shortest of several calls not at all.
+    with threads(1), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        seconds = alternate(calls, rounds=5)
+    return min(seconds["bf16"]) / min(seconds["fp32"])
 
 
 @functools.cache
