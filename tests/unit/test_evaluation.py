@@ -382,6 +382,13 @@ def test_what_is_wrong_is_said(one, options, message):
         evaluate(one, **{"extractor": EXTRACTOR, "weights": RANDOM, **options})
 
 
+@pytest.mark.parametrize(("instructions", "expected"), [("avx2", "fp32"), ("amx", "bf16")])
+def test_a_protocol_says_what_was_drawn_in_not_auto(one, monkeypatch, instructions, expected):
+    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+    assert evaluate(one, metrics=["l1"]).protocol["precision"] == "fp32"  # the same scores on every machine
+    assert evaluate(one, metrics=["l1"], precision="auto").protocol["precision"] == expected
+
+
 def test_diversity_is_measured_over_samples_of_the_prior(tmp_path):
     path = checkpoint(tmp_path / "z.safetensors", z_dim=4, size=(64, 64), data={**DATA, "size": [64, 64]})
     options = {"metrics": ["diversity"], "weights": {"lpips": "random"}}
