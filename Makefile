@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test test-avx2 test-processors lint format bench clean
 
 setup: $(READY)
 
@@ -18,6 +18,21 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# A processor with AVX2 alone, as most laptops have; on one core at most two minutes.
+test-avx2: $(READY)
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -m "processor and not slow"
+
+# All instruction sets that this processor has: where a limit changes nothing, its own are that set already.
+test-processors: $(READY)
+	asked='from clade.processor import instruction_set; print(instruction_set())'; \
+	own=$$($(BIN)/python -c "$$asked"); \
+	for limit in AVX2:avx2 AVX512_CORE:avx512; do \
+		export ONEDNN_MAX_CPU_ISA=$${limit%:*} ATEN_CPU_CAPABILITY=$${limit#*:}; \
+		if [ "$$($(BIN)/python -c "$$asked")" != "$$own" ]; then $(BIN)/python -m pytest -m processor || exit 1; fi; \
+	done; \
+	unset ONEDNN_MAX_CPU_ISA ATEN_CPU_CAPABILITY; \
+	$(BIN)/python -m pytest -m processor
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -43,7 +43,8 @@ from benchmarks.reference.memory import in_child, peak, reset_peak, resident, wa
 from benchmarks.reference.process import Worker, run_command, serve
 from benchmarks.reference.table import COLUMNS, Bar, line
 from clade import Generator, LabelMap
-from clade.engine import Engine, fastest_precision, keep_pages
+from clade.engine import Engine, keep_pages
+from clade.processor import resolve_precision
 
 NETWORKS = ("clade", "none", "clade-icpe", "spade")
 PARTS = ("speed", "spade", "memory", "start", "ideas")
@@ -144,7 +145,7 @@ def _draw_published(network: ReferenceGenerator, inputs: itertools.cycle[tuple[T
 def speed_rows(folder: Path, published: Worker, rounds: int, compiled: bool) -> list[Row]:
     """CLADE against the published one, against no normalization, and CLADE-ICPE against CLADE."""
     maps = mixed_maps()
-    precisions = dict.fromkeys(("fp32", fastest_precision(torch.device("cpu"))))
+    precisions = dict.fromkeys(("fp32", resolve_precision("auto")))
     ways = [(precision, compiles) for precision in precisions for compiles in ((False, True) if compiled else (False,))]
     calls: dict[str, Callable[[], object]] = {
         name: partial(published.do, name) for name in ("published clade", "our eager clade", "published clade-icpe")
@@ -221,7 +222,7 @@ def psnr(image: Tensor, other: Tensor) -> float:
 def spade_rows(folder: Path, published: Worker, rounds: int) -> list[Row]:
     """Exact SPADE against eager SPADE, per set of label maps."""
     generator = read_network(folder, "spade")
-    precisions = dict.fromkeys(("fp32", fastest_precision(torch.device("cpu"))))
+    precisions = dict.fromkeys(("fp32", resolve_precision("auto")))
     engines = {precision: Engine(generator, precision=precision) for precision in precisions}
     draw = eager(generator)
     rows: list[Row] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -107,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    formatted = warnings.formatwarning
+    if not debug:
+        warnings.formatwarning = _in_one_line
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         return _run(arguments)
@@ -128,6 +132,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "" if isinstance(error, CladeError) else " (--debug shows where)"
         print(f"clade: error: {kind}{' '.join(str(error).split())}{hint}", file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = formatted
+
+
+def _in_one_line(message: Warning | str, *_: object) -> str:
+    """A warning as a user reads it, without the line of code that gave it."""
+    return f"clade: warning: {' '.join(str(message).split())}\n"
 
 
 def _run(arguments: list[str]) -> int:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, _: list[str]) -> int:
     checkpoint = read_checkpoint(args.checkpoint)
     modulation_layers(checkpoint.generator, args.layers)  # says what is wrong before data is looked for
     maps, count, where = _label_maps(args, checkpoint, size)
-    checkpoint.generator.to(checked_device(args.device, "fp32"))
+    checkpoint.generator.to(checked_device(args.device))
     found = analyze(
         checkpoint.generator,
         track(maps, "label maps", count, quiet=args.quiet),

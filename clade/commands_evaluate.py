@@ -68,7 +68,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read the data (0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    parser.add_argument("--precision", help="of the drawing: fp32, bf16; by default the protocol's (fp32)")
+    parser.add_argument("--precision", help="of the drawing: auto, fp32, bf16; by default the protocol's (fp32)")
     parser.add_argument("--skip-missing", action="store_true", help="exit code 0 also where a score is not computed")
     add_quiet(parser)
 

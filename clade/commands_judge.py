@@ -88,7 +88,7 @@ def score(args: argparse.Namespace, _: list[str]) -> int:
     from clade.training.builders import build_dataset
 
     use_threads(args.threads)
-    device = checked_device(_device(args.device), "fp32")
+    device = checked_device(_device(args.device))
     data, split = _data(args)
     with telling_way_out(data):
         dataset = build_dataset(data, split)

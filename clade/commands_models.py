@@ -238,7 +238,7 @@ def profile_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the timing on a CPU")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs that the timing takes the median of")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N")
-    parser.add_argument("--precision", default="fp32", help="fp32, bf16")
+    parser.add_argument("--precision", default="fp32", help="auto (bf16 where the device multiplies in it), fp32, bf16")
     parser.add_argument("--format", choices=("table", "markdown", "csv", "json"), default="table")
     parser.add_argument("--out", metavar="FILE", help="write there instead of printing")
 

@@ -1,9 +1,15 @@
-"""What the processor that this runs on can do, and the precision that follows from it."""
+"""What the processor that this runs on can do, and the precision that follows from it.
+
+torch is loaded only where something is asked: recipes are checked by what is here, before it.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clade.errors import CladeError
@@ -45,7 +51,7 @@ def multiplies_in_bf16(device: torch.device | str = "cpu") -> bool:
 
     Elsewhere bfloat16 is emulated, at a small part of float32's speed.
     """
-    import torch  # not for a recipe, which only needs the names
+    import torch
 
     device = torch.device(device)
     if device.type == "cuda":
@@ -53,8 +59,18 @@ def multiplies_in_bf16(device: torch.device | str = "cpu") -> bool:
     return device.type == "cpu" and instruction_set() in ("avx512-bf16", "amx")
 
 
+def convolves_in_bf16() -> bool:
+    """Whether oneDNN has convolutions of bfloat16 here, be they emulated: from AVX512 on.
+
+    Elsewhere torch's own loops compute them, which know none of oneDNN's orders of weights.
+    """
+    return INSTRUCTION_SETS.index(instruction_set()) >= INSTRUCTION_SETS.index("avx512")
+
+
 def resolve_precision(precision: str, device: torch.device | str = "cpu") -> str:
     """``auto`` -> ``bf16`` where the device multiplies in it, else ``fp32``; these two stay what they are.
+
+    ``bf16`` asked for where it is emulated gives a RuntimeWarning, once per process, that says how much faster fp32 is.
 
     Raises:
         CladeError: an unknown precision.
@@ -63,9 +79,52 @@ def resolve_precision(precision: str, device: torch.device | str = "cpu") -> str
         raise CladeError(
             f"There is no precision '{precision}'.{near_match(precision, PRECISIONS)} Known: {', '.join(PRECISIONS)}."
         )
-    if precision != "auto":
-        return precision
-    return "bf16" if multiplies_in_bf16(device) else "fp32"
+    if precision == "auto":
+        return "bf16" if multiplies_in_bf16(device) else "fp32"
+    if precision == "bf16" and not multiplies_in_bf16(device):
+        _warn_of_emulation(str(device).split(":")[0])
+    return precision
+
+
+def emulation_cost(device: torch.device | str = "cpu") -> float:
+    """How many times as long a small convolution takes in bfloat16 as in float32, measured in some milliseconds."""
+    import torch
+    from torch.nn import functional as F
+
+    from clade.measure import alternate, threads
+
+    device = torch.device(device)
+
+    def convolution(kind: torch.dtype) -> Callable[[], None]:
+        x, weight = (torch.ones(shape, dtype=kind, device=device) for shape in ((1, 64, 16, 16), (64, 64, 3, 3)))
+        x, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (x, weight))
+
+        def convolve() -> None:
+            F.conv2d(x, weight, padding=1)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        return convolve
+
+    calls = {"fp32": convolution(torch.float32), "bf16": convolution(torch.bfloat16)}
+    # A busy neighbour hardly disturbs one thread, and the shortest of several calls not at all.
+    with threads(1), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        seconds = alternate(calls, rounds=5)
+    return min(seconds["bf16"]) / min(seconds["fp32"])
+
+
+@functools.cache
+def _warn_of_emulation(kind: str) -> None:
+    """Once per process and kind of device."""
+    cost = emulation_cost(kind) if kind in ("cpu", "cuda") else 1.0
+    if cost < 1.1:  # such as an ARM processor's own bfloat16, which torch does not tell of
+        return
+    warnings.warn(
+        f"bf16 is emulated by this {'processor' if kind == 'cpu' else 'device'}: a convolution in fp32 is about "
+        f"{cost:.{0 if cost >= 10 else 1}f} times as fast. It works; precision auto (or fp32) is faster.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _of_the_processor() -> str:

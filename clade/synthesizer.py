@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from clade.checkpoints import read_checkpoint
-from clade.engine import PRECISIONS, Engine
+from clade.engine import Engine
 from clade.errors import CladeError, LabelError
 from clade.images import to_uint8
 from clade.labels import LabelMap, LabelSpace, label_array, read_label
@@ -25,7 +25,7 @@ from clade.nn import reparameterize
 from clade.registry import near_match
 from clade.styles import read_style
 
-__all__ = ["PRECISIONS", "Synthesizer", "load"]
+__all__ = ["Synthesizer", "load"]
 
 _ARE_IDS = (
     " Arrays and tensors hold ids; numbers as label files hold them become ids by `synthesizer.encode_numbers(array)`."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CLADE-ICPE on CamVid at a reduced size: about ten minutes on 2 CPU cores, killed once on the way and resumed, then the
+# CLADE-ICPE on CamVid at a reduced size: about ten minutes on 2 CPU cores with AVX512-BF16, killed once on the way and resumed, then the
 # validation label maps drawn. Makes the pictures of docs/results. Usage: examples/camvid_small.sh DATA [OUT]
 set -euo pipefail
 data=${1:?folder of CamVid, with train/, val/ and classes.json}

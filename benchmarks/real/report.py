@@ -81,11 +81,12 @@ def setting(found: Found) -> str:
     weights = " + ".join(f"{losses[key]:g} x {word}" for key, word in terms if losses[key])
     augment = recipe["discriminator"]["diff_augment"]
     height, width = data["size"]
+    precision = one.checkpoint["info"].get("precision", training["precision"])  # what 'auto' came to
     inception = "FID in Inception's." if "fid" in one.scores else "Inception's weights were not at hand: no FID."
     return (
         f"Every system: recipe `{found.plan.recipe}`, split file `{data['split_file']}`, {height}x{width}, width "
         f"{recipe['generator']['width']}, {training['steps']} steps of batch {training['batch_size']} "
-        f"({training['precision']}), {recipe['discriminator']['name']} discriminator of width "
+        f"({precision}), {recipe['discriminator']['name']} discriminator of width "
         f"{recipe['discriminator']['width']}, {losses['adversarial']} + {weights}, learning rates "
         f"{rates['lr_generator']:g} and {rates['lr_discriminator']:g}, "
         f"{f'DiffAugment ({augment})' if augment else 'no DiffAugment'}, EMA {training['ema']:g}; the averaged "

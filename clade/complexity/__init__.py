@@ -57,7 +57,7 @@ def profile(
         measure: also measure time per picture, and peak memory of a forward and of a training step. Takes seconds to
             minutes; needs a generator with values.
         rounds, threads, device, precision: of the measurement: runs that count; torch's threads; ``cpu``, ``cuda``;
-            ``fp32``, ``bf16``.
+            ``fp32``, ``bf16``, ``auto``.
 
     Raises:
         CladeError: an unknown convention, a size that is none, or a measurement that cannot be made.
@@ -69,5 +69,5 @@ def profile(
     with torch.random.fork_rng():  # what is drawn here changes nothing in the program around it
         timing = time_generators({"": generator}, size, rounds=rounds, threads_used=threads, **place)[""]
         inference, training = inference_memory(generator, size, **place), training_memory(generator, size, **place)
-    memory = Memory(inference, training, timing.device, precision)
+    memory = Memory(inference, training, timing.device, timing.precision)
     return dataclasses.replace(counted, time=timing, memory=memory)

@@ -22,9 +22,8 @@ from clade.losses import ADVERSARIAL, feature_matching, kl_divergence
 from clade.measure import alternate, processor, threads
 from clade.models import Generator, MultiscaleDiscriminator, discriminate
 from clade.nn import fold_spectral_norm
-from clade.registry import near_match
+from clade.processor import resolve_precision
 
-PRECISIONS = ("fp32", "bf16")
 Size = tuple[int, int]
 
 
@@ -45,13 +44,13 @@ def time_generators(
     Args:
         rounds: runs of each that count.
         threads_used: of torch on the CPU.
-        precision: ``fp32`` (with torch's defaults, which let a GPU's convolutions compute in TF32), or ``bf16`` by
-            autocast.
+        precision: ``fp32`` (with torch's defaults, which let a GPU's convolutions compute in TF32), ``bf16`` by
+            autocast, or ``auto`` (:func:`clade.processor.resolve_precision`).
 
     Raises:
         CladeError: a generator without values (on the meta device), an unknown device or precision.
     """
-    place = checked_device(device, precision)
+    place, precision = checked_place(device, precision)
     if rounds < 1 or threads_used < 1:
         raise CladeError(f"rounds is {rounds} and threads {threads_used}; each must be at least 1.")
     calls = {name: drawing(generator, size, device, precision) for name, generator in generators.items()}
@@ -67,7 +66,7 @@ def drawing(
 
     The generator is not changed and may be let go: of its weights only those without spectral norm are shared.
     """
-    place = checked_device(str(device), precision)
+    place, precision = checked_place(str(device), precision)
     _require_values(generator)
     network = replica(generator, place).eval().requires_grad_(False)
     fold_spectral_norm(network)
@@ -81,7 +80,7 @@ def inference_memory(
 
     The network is that of :func:`time_generators`. The label map itself is not counted.
     """
-    place = checked_device(device, precision)
+    place, precision = checked_place(device, precision)
     draw = drawing(generator, size, device, precision)
     draw()  # what a library keeps for good after a first call is not this call's
     return tensor_bytes(generator) + peak_allocated(draw, place)
@@ -103,7 +102,7 @@ def training_memory(
         CladeError: as :func:`time_generators`; or a picture so small that a channel has a single value, which BatchNorm
             refuses.
     """
-    place = checked_device(device, precision)
+    place, precision = checked_place(device, precision)
     _require_values(generator)
     if getattr(generator, "folded", False) or not any(p.requires_grad for p in generator.parameters()):
         raise CladeError(
@@ -218,15 +217,22 @@ def scene_labels(num_rows: int, size: Size) -> LabelMap:
     return LabelMap(ids[:height, :width], scene.instances[:height, :width])
 
 
-def checked_device(device: str, precision: str) -> torch.device:
-    """The device to measure on.
+def checked_place(device: str, precision: str) -> tuple[torch.device, str]:
+    """The device to measure on, and ``fp32`` or ``bf16``.
 
     Raises:
         CladeError: an unknown device or precision, or CUDA where there is none.
     """
-    if precision not in PRECISIONS:
-        hint = near_match(precision, PRECISIONS)
-        raise CladeError(f"There is no precision '{precision}'.{hint} Known: {', '.join(PRECISIONS)}.")
+    place = checked_device(device)
+    return place, resolve_precision(precision, place)
+
+
+def checked_device(device: str) -> torch.device:
+    """A device to compute on.
+
+    Raises:
+        CladeError: an unknown device, or CUDA where there is none.
+    """
     try:
         chosen = torch.device(device)
     except RuntimeError as error:

@@ -25,6 +25,7 @@ from clade.config.sections import (
 )
 from clade.config.shipped import shipped
 from clade.errors import RecipeError
+from clade.processor import PRECISIONS
 from clade.registry import near_match
 
 
@@ -96,7 +97,7 @@ class Recipe:
             (self.training.log_every < 1, "training.log_every", "at least 1"),
             (self.training.validate_every <= 0, "training.validate_every", "above 0"),
             (not 0 <= self.training.ema < 1, "training.ema", "in [0, 1)"),
-            (self.training.precision not in ("fp32", "bf16"), "training.precision", "'fp32' or 'bf16'"),
+            (self.training.precision not in PRECISIONS, "training.precision", "'auto', 'fp32' or 'bf16'"),
             (not 0 <= self.optimizer.constant <= 1, "optimizer.constant", "in [0, 1]"),
             *self.data.problems(),
             (self.training.steps is not None and self.training.steps < 1, "training.steps", "at least 1"),

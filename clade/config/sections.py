@@ -195,8 +195,8 @@ class TrainingConfig:
     """Pictures per device and backward pass."""
     accumulate: int = 1
     """Backward passes per step."""
-    precision: str = "fp32"
-    """'fp32', or 'bf16' (autocast; weights stay float32)."""
+    precision: str = "auto"
+    """'fp32', 'bf16' (autocast; weights stay float32), or 'auto': bf16 where the device multiplies in it."""
     ema: float = 0.9999
     """Decay of the generator's moving average, which is what is validated and saved; 0 turns it off."""
     calibrate: int = 25

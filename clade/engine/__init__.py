@@ -16,10 +16,9 @@ from clade.labels import LabelMap
 from clade.models import Generator
 from clade.nn import InstanceNorm
 from clade.pages import keep_pages
+from clade.processor import resolve_precision
 
-__all__ = ["OPTIMIZATIONS", "PRECISIONS", "Engine", "Optimization", "Target", "fastest_precision", "keep_pages"]
-
-PRECISIONS = ("auto", "fp32", "bf16")
+__all__ = ["OPTIMIZATIONS", "Engine", "Optimization", "Target", "keep_pages"]
 
 
 class Engine:
@@ -30,7 +29,7 @@ class Engine:
         device: where to compute.
         precision: ``fp32``, whose images differ from the generator's by rounding (1e-5 on a CPU; a GPU's convolutions
             may use TF32); ``bf16``, by a PSNR of 45 dB or more for trained networks with batch normalization; ``auto``:
-            :func:`fastest_precision` for these, fp32 for networks with instance normalization.
+            bf16 for these where the device multiplies in it, else fp32 (:func:`clade.processor.resolve_precision`).
         compile: let ``torch.compile`` make the passes between convolutions (seconds at the first picture; its cache on
             disk shortens that for later processes), and record CUDA graphs.
         without: names of optimizations to leave out; :data:`OPTIMIZATIONS` has all.
@@ -50,14 +49,12 @@ class Engine:
         compile: bool = False,
         without: Collection[str] = (),
     ) -> None:
-        if precision not in PRECISIONS:
-            raise CladeError(f"There is no precision '{precision}'. Known: {', '.join(PRECISIONS)}.")
         for name in without:
             OPTIMIZATIONS[name]  # raises for an unknown one
         self.device = torch.device(device)
-        self.precision = precision
-        if precision == "auto":
-            self.precision = "fp32" if _loses_in_bf16(generator) else fastest_precision(self.device)
+        if precision == "auto" and _loses_in_bf16(generator):
+            precision = "fp32"
+        self.precision = resolve_precision(precision, self.device)
         if getattr(generator, "accelerated", False):
             raise CladeError(
                 "This generator was made fast already (clade.load, Synthesizer), and cannot be again. Give the one "
@@ -107,18 +104,6 @@ class Engine:
     def autocast(self) -> AbstractContextManager[object]:
         """The type that operators choose by themselves."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
-
-def fastest_precision(device: torch.device) -> str:
-    """``bf16`` where the processor multiplies in it (AMX or AVX512-BF16; a CUDA device of that kind), else ``fp32``."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    if device.type == "cpu":
-        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-            supported = getattr(torch.cpu, name, None)
-            if supported is not None and supported():
-                return "bf16"
-    return "fp32"
 
 
 def _loses_in_bf16(generator: Generator) -> bool:

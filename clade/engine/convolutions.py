@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clade.processor import convolves_in_bf16
+
 _OPERATORS = getattr(torch._C, "_nn", None)  # where torch.compile finds them, too
 
 
@@ -18,13 +20,13 @@ class PackedConv2d(nn.Module):
     the arithmetic; and another map can be added in the same pass. ``weight`` is the reordered one.
 
     Args:
-        conv: zero-padded, of type float32 or bfloat16; its parameters are not shared.
+        conv: a :func:`packable` one; its parameters are not shared.
         shape: (N, H, W) of features to stay with, for features whose N changes from call to call.
     """
 
     def __init__(self, conv: nn.Conv2d, shape: tuple[int, int, int] | None = None) -> None:
         super().__init__()
-        assert conv.padding_mode == "zeros"
+        assert packable(conv)
         assert isinstance(conv.padding, tuple)
         self.padding, self.stride, self.dilation = list(conv.padding), list(conv.stride), list(conv.dilation)
         self.groups = conv.groups
@@ -71,10 +73,8 @@ def can_pack() -> bool:
 
 
 def packable(module: nn.Module) -> bool:
-    """Whether a layer is a convolution that :class:`PackedConv2d` can stand in for."""
-    return (
-        type(module) is nn.Conv2d
-        and module.padding_mode == "zeros"
-        and isinstance(module.padding, tuple)
-        and module.weight.dtype in (torch.float32, torch.bfloat16)
-    )
+    """Whether a layer is a convolution that :class:`PackedConv2d` can stand in for, on this processor."""
+    if type(module) is not nn.Conv2d or module.padding_mode != "zeros" or not isinstance(module.padding, tuple):
+        return False
+    dtype = module.weight.dtype
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and convolves_in_bf16())

@@ -24,7 +24,7 @@ class Doubling:
         first: row of the first pixel of each 2x2, (N, h, w) int32.
         others: flat numbers in ``index`` of the pixels that differ from it, (m,) int64.
         parents: flat number in ``first`` of each of these, (m,) int32.
-        parts: of each pixel, flat, which of first its small pixel is, or N h w + k for the k-th other, (4 N h w,) int32.
+        parts: which of ``first`` each pixel is, flat, or N h w + k for the k-th other, (4 N h w,) int32.
     """
 
     index: Tensor

@@ -73,9 +73,7 @@ class Kernels:
     def modulate_rows(self, rows: Tensor, at: Tensor, lookup: Lookup, slope: float | None) -> Tensor:
         """The same of pixels that lie apart: ``at`` (N H W,) int32 says which of the rows (R, C) each one is."""
         index = lookup.index
-        y = look_up_plain(
-            rows, index.flatten(), lookup.scale, lookup.shift, lookup.mean, lookup.factors, slope, at=at
-        )
+        y = look_up_plain(rows, index.flatten(), lookup.scale, lookup.shift, lookup.mean, lookup.factors, slope, at=at)
         return picture_of(y, index)
 
     def modulate_pair(

@@ -168,7 +168,7 @@ class PackedConvolutions(Optimization):
     """Weights reordered once for the processor's convolutions, which otherwise do so in every call."""
 
     def suits(self, generator: Generator, target: Target) -> bool:
-        return target.device.type == "cpu" and can_pack()
+        return target.device.type == "cpu" and can_pack() and any(_parts(generator, packable))
 
     def apply(self, generator: Generator, target: Target) -> None:
         _replace(generator, packable, lambda conv: PackedConv2d(conv, getattr(conv, "packed_for", None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import platform
@@ -103,6 +104,7 @@ def evaluate(
         return drawn if same else subject.split(subject.reference_split)
 
     synthesizer = Synthesizer(found.generator, found.label_space, device, chosen.precision)
+    chosen = dataclasses.replace(chosen, precision=synthesizer.precision)  # what was drawn in, where it was 'auto'
     with processes(synthesizer.device) as (group, place):
         if place != synthesizer.device:
             synthesizer = Synthesizer(found.generator, found.label_space, place, chosen.precision)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clade.judging.recipe import JudgeRecipe
-from clade.training.folder import data_changes, flat
+from clade.training.folder import data_changes, differing, flat
 
 # What may change between the parts of one training without making it another one.
 _FREE = {
@@ -33,5 +33,5 @@ def changes(
     now = flat(recipe)
     before |= {"pictures per step": facts["per_step"], "pictures": facts["pictures"]}
     now |= {"pictures per step": per_step, "pictures": pictures}
-    keys = sorted(k for k in before.keys() | now.keys() if k not in _FREE and before.get(k) != now.get(k))
+    keys = differing(before, now, _FREE)
     return [f"{k} ({before.get(k)} -> {now.get(k)})" for k in keys] or data_changes(facts, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from clade.progress import runs_on
 from clade.training.builders import build_augment, build_dataset, build_weights
 from clade.training.checks import check_classes, check_parts, data_facts
 from clade.training.ema import Ema
-from clade.training.folder import BEST, LAST, STATE, tidy
+from clade.training.folder import BEST, LAST, STATE, precision_note, tidy
 from clade.training.launch import launched
 from clade.training.processes import any_of, total
 from clade.training.report import Report, announce
@@ -92,6 +93,7 @@ class _Run:
     def __init__(self, recipe: JudgeRecipe, folder: Path, fabric: Fabric, *, fresh: bool, quiet: bool) -> None:
         self.recipe, self.folder, self.fabric, self.fresh, self.quiet = recipe, folder, fabric, fresh, quiet
         config, data = recipe.training, recipe.data
+        self.precision = resolve_precision(config.precision, fabric.device)
         self.started = time.monotonic()
         self.dataset = build_dataset(data, data.train_split)
         self.validation = build_dataset(data, data.val_split)
@@ -130,7 +132,7 @@ class _Run:
         fabric, config = self.fabric, self.recipe.training
         done = self.step >= self.steps and not self.unvalidated
         if fabric.is_global_zero and not self.quiet:
-            place = runs_on(fabric.device, resolve_precision(config.precision, fabric.device), fabric.world_size)
+            place = runs_on(fabric.device, self.precision, fabric.world_size)
             length = f"{len(self.dataset)} pictures, {self.steps} steps of {self.per_step}"
             announce(f"Training {self.architecture.name}: {place}, {length}.", self.step, self.steps, done)
         if done:
@@ -292,6 +294,7 @@ class _Run:
             info = {
                 "step": self.step,
                 "epoch": round(self.step * self.per_step / len(self.dataset), 3),
+                "precision": self.precision,
                 "split": self.recipe.data.val_split,
                 "ceiling": None if ceiling is None else ceiling.to_dict(),
             }
@@ -308,6 +311,7 @@ class _Run:
                 "threads": torch.get_num_threads(),
                 "per_step": self.per_step,
                 "pictures": len(self.dataset),
+                "precision": self.precision,
                 "data": self.files,
                 "recipe": self.recipe.to_dict(),
             }
@@ -329,6 +333,9 @@ class _Run:
         load_state(path, {"network": self.network, "ema": self.ema.generator}, {"optimizer": self.optimizer})
         self.step, self.best = facts["step"], facts["best"]
         self.unvalidated = facts.get("unvalidated", False)  # older states were written after it
+        note = precision_note(facts, self.recipe.training.precision, self.precision)
+        if note and self.fabric.is_global_zero and not self.quiet:
+            print(note, file=sys.stderr)
 
     def _checked(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
         """Losses as numbers, their means over all processes."""

@@ -16,6 +16,7 @@ from clade.config import DataConfig
 from clade.config.sections import not_finite
 from clade.config.shipped import shipped
 from clade.errors import RecipeError
+from clade.processor import PRECISIONS
 from clade.registry import near_match
 
 
@@ -59,8 +60,8 @@ class JudgeTrainingConfig:
     """Save and stop after this long; the same command goes on."""
     batch_size: int = 8
     """Pictures per device and step."""
-    precision: str = "fp32"
-    """'fp32', or 'bf16' (autocast; weights stay float32)."""
+    precision: str = "auto"
+    """'fp32', 'bf16' (autocast; weights stay float32), or 'auto': bf16 where the device multiplies in it."""
     ema: float = 0.99
     """Decay of the moving average of the weights, which is what is validated and saved; 0 turns it off."""
     seed: int = 0
@@ -157,7 +158,12 @@ class JudgeRecipe:
             (training.seed < 0, "training.seed", training.seed, "at least 0"),
             (training.devices < 1, "training.devices", training.devices, "at least 1"),
             (training.threads is not None and training.threads < 1, "training.threads", training.threads, "at least 1"),
-            (training.precision not in ("fp32", "bf16"), "training.precision", training.precision, "'fp32' or 'bf16'"),
+            (
+                training.precision not in PRECISIONS,
+                "training.precision",
+                training.precision,
+                "'auto', 'fp32' or 'bf16'",
+            ),
             (
                 training.accelerator not in ("auto", "cpu", "cuda"),
                 "training.accelerator",

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 
 from clade.errors import CladeError, first_line
+from clade.processor import PRECISIONS
 from clade.registry import near_match
 
 Size = tuple[int, int]
@@ -84,7 +85,8 @@ class Protocol:
     fit: str | None = None
     """'stretch' or 'crop'; None for that of the checkpoint's recipe."""
     precision: str = "fp32"
-    """That the generator draws in: 'fp32' or 'bf16'."""
+    """That the generator draws in: 'fp32', by which scores are the same on every machine; 'bf16'; or 'auto', bf16 where
+    the device multiplies in it."""
     seed: int = 0
     """With a picture's name it fixes its latent noise."""
     judge: str | None = None
@@ -115,7 +117,7 @@ class Protocol:
         problems = [
             (self.reference not in ("train", "val"), "reference", "'train' or 'val'"),
             (self.fit not in (None, "stretch", "crop"), "fit", "'stretch' or 'crop'"),
-            (self.precision not in ("fp32", "bf16"), "precision", "'fp32' or 'bf16'"),
+            (self.precision not in PRECISIONS, "precision", "'auto', 'fp32' or 'bf16'"),
             (self.size is not None and min(self.size) < 1, "size", "[height, width], each at least 1"),
             (not 0 <= self.seed < 2**63, "seed", "a whole number from 0 to 2^63 - 1"),
             (self.kid_subsets < 1, "kid_subsets", "at least 1"),

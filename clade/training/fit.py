@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from clade.training.chance import Chance
 from clade.training.checks import check_batch, data_facts, weights_facts
 from clade.training.ema import Ema
 from clade.training.feed import Feed
-from clade.training.folder import STATE, changes, tidy
+from clade.training.folder import STATE, changes, precision_note, tidy
 from clade.training.keeping import Keeper
 from clade.training.launch import launched, make_fabric
 from clade.training.processes import any_of, total
@@ -108,6 +109,7 @@ class _Run:
     def __init__(self, recipe: Recipe, folder: Path, fabric: Fabric, *, fresh: bool, quiet: bool) -> None:
         self.recipe, self.folder, self.fabric, self.quiet = recipe, folder, fabric, quiet
         config = recipe.training
+        self.precision = resolve_precision(config.precision, fabric.device)
         self.started = time.monotonic()
         self.chance = Chance(config.seed, recipe.discriminator.diff_augment, fabric)
         self.feed = Feed(recipe, folder, fabric, fresh=fresh, quiet=quiet)
@@ -149,7 +151,7 @@ class _Run:
         fabric, config = self.fabric, self.recipe.training
         done = self.step >= self.steps and not self.unvalidated
         if fabric.is_global_zero and not self.quiet:
-            place = runs_on(fabric.device, resolve_precision(config.precision, fabric.device), fabric.world_size)
+            place = runs_on(fabric.device, self.precision, fabric.world_size)
             length = f"{len(self.dataset)} pictures, {self.steps} steps of {self.per_step}"
             announce(f"Training {self.recipe.generator.name}: {place}, {length}.", self.step, self.steps, done)
         if done:
@@ -291,6 +293,7 @@ class _Run:
                 "per_step": self.per_step,
                 "pictures": len(self.dataset),
                 "threads": torch.get_num_threads(),
+                "precision": self.precision,
                 "data": self.files,
                 "recipe": self.recipe.to_dict(),
             }
@@ -309,6 +312,9 @@ class _Run:
         modules = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema.generator}
         load_state(path, modules, {"optimizer_g": self.optimizer_g, "optimizer_d": self.optimizer_d})
         self.step, self.keeper.best, self.unvalidated = facts["step"], facts["best"], facts["unvalidated"]
+        note = precision_note(facts, self.recipe.training.precision, self.precision)
+        if note and self.fabric.is_global_zero and not self.quiet:
+            print(note, file=sys.stderr)
 
     def _result(self) -> Result:
         return Result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def changes(
     for k, value in FORMER.items():
         if now.get(k, value) is None and before.get(k) == value:
             before[k] = None
-    keys = sorted(k for k in before.keys() | now.keys() if k not in FREE and before.get(k) != now.get(k))
+    keys = differing(before, now, FREE)
     found = [f"{k} ({before.get(k)} -> {now.get(k)}{LONGER if k in LENGTH else ''})" for k in keys]
     found = found or data_changes(facts, data)
     if not found and facts["per_step"] != per_step:
@@ -78,6 +78,31 @@ def changes(
     if not found and before_pictures != pictures:
         found = [f"the dataset ({before_pictures} -> {pictures} pictures)"]
     return found
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any], free: Set[str]) -> list[str]:
+    """Keys of two flat recipes that make another training of it, sorted; a precision left open (auto) makes none."""
+    keys = sorted(k for k in before.keys() | now.keys() if k not in free and before.get(k) != now.get(k))
+    return [k for k in keys if k != "training.precision" or "auto" not in (before.get(k), now.get(k))]
+
+
+def precision_note(facts: Mapping[str, Any], asked: str, precision: str) -> str:
+    """What a user must know of a training that goes on in another precision; empty where it is the same.
+
+    Args:
+        facts: as a training state holds them; before ``auto`` was there, they had no precision but the recipe's.
+        asked: the recipe's now.
+        precision: what it comes to on this device.
+    """
+    before = facts.get("precision", facts["recipe"]["training"]["precision"])
+    if before == precision:
+        return ""
+    only = " only" if precision == "fp32" else ""
+    why = f"this device multiplies in {precision}{only}" if asked == "auto" else f"training.precision={asked}"
+    return (
+        f"Note: this training ran in {before}, now in {precision}: {why}. "
+        f"Results stay valid, but are not bit-identical; set training.precision={before} to keep it."
+    )
 
 
 def data_changes(facts: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from clade.config import Recipe
 from clade.data import Batch
 from clade.images import save_png
 from clade.models import Generator
+from clade.processor import resolve_precision
 from clade.scoring import SCORES, Scores
 from clade.training.calibration import calibrated
 from clade.training.chance import Chance
@@ -123,6 +124,7 @@ class Keeper:
     def _save(self, step: int, name: str, generator: Generator, scores: Mapping[str, float] | None) -> None:
         if self.fabric.is_global_zero:
             epoch = step * self.per_step / len(self.feed.dataset)
-            info = {"step": step, "epoch": round(epoch, 3), "val_l1": None}
+            precision = resolve_precision(self.recipe.training.precision, self.fabric.device)
+            info = {"step": step, "epoch": round(epoch, 3), "precision": precision, "val_l1": None}
             info |= {f"val_{key}": value for key, value in (scores or {}).items()}
             save(generator, self.folder / name, self.feed.dataset.label_space, self.recipe, info)

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from clade.config import Recipe
 from clade.errors import CladeError, RecipeError
 from clade.measure import threads
+from clade.processor import resolve_precision
 from clade.threads import choose_threads
 from clade.training.folder import STATE
 from clade.training.processes import tells_of_a_lost_process
@@ -45,7 +46,7 @@ def make_fabric(recipe: Recipe) -> Fabric:
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if resolve_precision(config.precision, accelerator) == "bf16" else "32-true",
     )
 
 

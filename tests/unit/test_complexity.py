@@ -475,6 +475,13 @@ def test_timing_leaves_the_generators_and_torchs_threads_alone():
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.parametrize(("instructions", "expected"), [("avx2", "fp32"), ("amx", "bf16")])
+def test_auto_is_timed_in_what_the_processor_multiplies_in(monkeypatch, instructions, expected):
+    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+    generator = create_generator("clade", **TINY)
+    assert time_generators({"a": generator}, (32, 32), rounds=1, precision="auto")["a"].precision == expected
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -193,7 +193,7 @@ def test_the_help_explains_every_key():
         ("training.validate_every", 0, "above 0"),
         ("training.ema", 1, "in [0, 1)"),
         ("training.ema", -0.1, "in [0, 1)"),
-        ("training.precision", "fp16", "'fp32' or 'bf16'"),
+        ("training.precision", "fp16", "'auto', 'fp32' or 'bf16'"),
         ("training.steps", 0, "at least 1"),
         ("training.epochs", 0, "above 0"),
         ("training.devices", 0, "at least 1"),
@@ -280,7 +280,7 @@ def test_a_recipe_cannot_be_changed():
         ("discriminator.width", "abc", "int"),
         ("data.size", "64", r"two numbers, as in '\[256,256\]'"),
         ("data.unknown", "foo", r"int \| None"),
-        ("training.precision", "fp99", "'fp32' or 'bf16'"),
+        ("training.precision", "fp99", "'auto', 'fp32' or 'bf16'"),
     ],
 )
 def test_a_wrong_value_on_the_command_line_is_said_plainly_and_not_of_the_file(key, value, needed):

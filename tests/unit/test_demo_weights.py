@@ -19,6 +19,8 @@ from clade.evaluation.result import Evaluation
 from clade.hashing import file_hash
 from clade.labels import read_label
 
+pytestmark = pytest.mark.processor
+
 FILE = find_checkpoint("demo")
 CARD = FILE.with_suffix(".md")
 STREETS = sorted(PACKAGED["demo"].iterdir())

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 import clade
 from clade import CladeError, LabelError, LabelMap, LabelPyramid, create_generator
 from clade.data.scenes import draw_scene
-from clade.engine import OPTIMIZATIONS, Engine, fastest_precision
-from clade.engine.convolutions import PackedConv2d, can_pack
+from clade.engine import OPTIMIZATIONS, Engine
+from clade.engine.convolutions import PackedConv2d, can_pack, packable
 from clade.engine.graphs import Graphs
 from clade.engine.kernels import CompiledKernels, Kernels, Lookup
 from clade.engine.neighbourhoods import SpadeTable, patterns
 from clade.nn import SPADE, conv2d
+from clade.processor import convolves_in_bf16
+
+pytestmark = pytest.mark.processor
 
 CLASSES = 13
 BF16 = 38  # dB, for random networks two channels wide; trained ones reach 45 and more (docs/performance.md)
@@ -123,7 +126,17 @@ def test_what_is_in_effect_is_named_in_order():
     assert {"folded-spectral-norm", "neighbourhood-tables", "fused-blocks", "bf16", "channels-last"} <= set(applied)
     assert "class-tables" not in applied
     assert "cuda-graph" not in applied
-    assert ("packed-convolutions" in applied) == can_pack()
+    assert ("packed-convolutions" in applied) == (can_pack() and convolves_in_bf16())
+
+
+def test_without_avx512_bf16_is_drawn_by_what_torch_has_for_it(monkeypatch):
+    monkeypatch.setattr("clade.processor.instruction_set", lambda: "avx2")
+    monkeypatch.setattr("clade.processor.emulation_cost", lambda kind: 1.0)
+    generator = build("clade-icpe with edges")
+    engine = Engine(generator, precision="bf16")
+    assert "packed-convolutions" not in engine.applied
+    assert psnr(engine(scene()), eager(generator, scene())) > BF16
+    assert ("packed-convolutions" in Engine(generator).applied) == can_pack()  # auto: fp32 there
 
 
 def test_the_generator_stays_as_it_is():
@@ -149,9 +162,12 @@ def test_its_generator_cannot_be_saved_as_if_it_were_the_trained_one(tmp_path):
         clade.save(Engine(build("clade")).generator, tmp_path / "g.safetensors")
 
 
-def test_auto_takes_what_the_processor_multiplies_in():
-    assert fastest_precision(torch.device("cpu")) in ("fp32", "bf16")
-    assert Engine(build("clade")).precision == fastest_precision(torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("instructions", "expected"), [("other", "fp32"), ("avx2", "fp32"), ("avx512", "fp32"), ("avx512-bf16", "bf16")]
+)
+def test_auto_takes_what_the_processor_multiplies_in(monkeypatch, instructions, expected):
+    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+    assert Engine(build("clade")).precision == expected
 
 
 # --- compiling
@@ -359,6 +375,10 @@ def test_a_packed_convolution_is_the_convolution(kernel, groups, stride, dtype):
     torch.manual_seed(0)
     conv = conv2d(8, 12, kernel, groups=groups, stride=stride).to(dtype).requires_grad_(False)
     conv.bias.copy_(torch.randn(12))
+    if not packable(conv):  # bfloat16 without AVX512, which then has to be true
+        assert dtype == torch.bfloat16
+        assert not convolves_in_bf16()
+        return
     packed = PackedConv2d(conv)
     tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.03, "rtol": 0.03}
     for size in ((16, 16), (5, 9)):

@@ -382,6 +382,13 @@ def test_what_is_wrong_is_said(one, options, message):
         evaluate(one, **{"extractor": EXTRACTOR, "weights": RANDOM, **options})
 
 
+@pytest.mark.parametrize(("instructions", "expected"), [("avx2", "fp32"), ("amx", "bf16")])
+def test_a_protocol_says_what_was_drawn_in_not_auto(one, monkeypatch, instructions, expected):
+    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+    assert evaluate(one, metrics=["l1"]).protocol["precision"] == "fp32"  # the same scores on every machine
+    assert evaluate(one, metrics=["l1"], precision="auto").protocol["precision"] == expected
+
+
 def test_diversity_is_measured_over_samples_of_the_prior(tmp_path):
     path = checkpoint(tmp_path / "z.safetensors", z_dim=4, size=(64, 64), data={**DATA, "size": [64, 64]})
     options = {"metrics": ["diversity"], "weights": {"lpips": "random"}}
@@ -662,8 +669,8 @@ def test_a_training_keeps_the_best_by_any_score_and_is_otherwise_the_same(tmp_pa
     info = read_header(scored.folder / "best.safetensors")["info"]
     assert info["val_fd"] == scored.best
     assert info["step"] == 4 * (1 + points["fd"].index(min(points["fd"])))
-    assert info.keys() == {"step", "epoch", "val_l1", "val_fd", "val_coverage"}
-    assert read_header(plain.folder / "best.safetensors")["info"].keys() == {"step", "epoch", "val_l1"}
+    assert info.keys() == {"step", "epoch", "precision", "val_l1", "val_fd", "val_coverage"}
+    assert read_header(plain.folder / "best.safetensors")["info"].keys() == {"step", "epoch", "precision", "val_l1"}
     protocol = find_protocol(tmp_path / "fast.yaml")
     again = evaluate(scored.folder / "best.safetensors", protocol=protocol, metrics=["fd"], weights=RANDOM)
     assert again.scores["fd"] == pytest.approx(scored.best, rel=1e-2)

@@ -14,6 +14,8 @@ from clade import CladeError, LabelError, LabelMap, LabelSpace, Synthesizer, cre
 from clade.engine import Engine
 from clade.images import save_png, sheet, to_uint8
 
+pytestmark = pytest.mark.processor
+
 SPACE = LabelSpace(names=("sky", "tree", "road"), colors=((70, 130, 180), (0, 100, 0), (128, 64, 128)), unknown=255)
 RAW = np.array([[0, 0, 1, 1, 255], [0, 2, 2, 1, 255], [2, 2, 2, 1, 1]], np.uint8).repeat(7, 0).repeat(9, 1)
 IDS = np.where(RAW == 255, 3, RAW)
@@ -291,10 +293,9 @@ def test_bf16_is_near_fp32_and_comes_back_as_float32(synthesizer):
     assert difference.any()  # it did compute in another precision
 
 
-@pytest.mark.parametrize(("amx", "avx512", "expected"), [(0, 0, "fp32"), (0, 1, "bf16"), (1, 1, "bf16")])
-def test_auto_on_a_cpu_is_bf16_where_the_processor_multiplies_in_it(monkeypatch, amx, avx512, expected):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx), raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512), raising=False)
+@pytest.mark.parametrize(("instructions", "expected"), [("avx2", "fp32"), ("avx512-bf16", "bf16"), ("amx", "bf16")])
+def test_auto_on_a_cpu_is_bf16_where_the_processor_multiplies_in_it(monkeypatch, instructions, expected):
+    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
     assert Synthesizer(build(), device="cpu").precision == expected
 
 

@@ -86,6 +86,7 @@ def features_of(discriminator, batch, fake, edges):
     return [discriminator(torch.cat([labels, image], 1)) for image in (fake, batch.image)]
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("edges", [False, True])
 def test_losses_equal_their_definitions(edges):
     generator, discriminator = networks(edges)
@@ -122,6 +123,7 @@ def test_losses_equal_their_definitions(edges):
         assert not losses[name].requires_grad
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("name", ["multiscale", "fpse"])
 @pytest.mark.parametrize("edges", [False, True])
 def test_gradients_equal_those_of_two_separate_passes(name, edges):
