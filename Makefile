@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint format bench clean
+# A process per core, each with one torch thread (tests/conftest.py); a test that is left over goes to whoever is idle.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+.PHONY: setup demo test test-slow test-all lint format bench clean
 
 setup: $(READY)
 
@@ -17,7 +20,12 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	$(PYTEST) -m slow --timeout 900
+
+test-all: test test-slow
 
 lint: $(READY)
 	$(BIN)/ruff check .
