@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-# A process per core, each with one torch thread (tests/conftest.py); a test that is left over goes to whoever is idle.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+# A process per core, each with one torch thread (tests/conftest.py). Slow tests share trainings within their file.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 
 .PHONY: setup demo test test-slow test-all lint format bench clean
 
@@ -20,10 +20,10 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --dist worksteal -m "not slow"
 
 test-slow: $(READY)
-	$(PYTEST) -m slow --timeout 900
+	$(PYTEST) --dist loadfile -m slow --timeout 900
 
 test-all: test test-slow
 
