@@ -479,6 +479,7 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "state.safetensors")
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
     options = (
         "--learning.dice",
