@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-avx2 test-processors lint format bench clean
+# A process per core, each with one torch thread (tests/conftest.py). Slow tests share trainings within their file.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+
+.PHONY: setup demo test test-slow test-all test-avx2 test-processors lint format bench clean
 
 setup: $(READY)
 
@@ -17,11 +20,16 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST) --dist worksteal -m "not slow"
 
-# A processor with AVX2 alone, as most laptops have; on one core at most two minutes.
+test-slow: $(READY)
+	$(PYTEST) --dist loadfile -m slow --timeout 900
+
+test-all: test test-slow
+
+# A processor with AVX2 alone, as most laptops have; what depends on it, in some two minutes.
 test-avx2: $(READY)
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -m "processor and not slow"
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) --dist worksteal -m "processor and not slow"
 
 # All instruction sets that this processor has: where a limit changes nothing, its own are that set already.
 test-processors: $(READY)
@@ -29,10 +37,10 @@ test-processors: $(READY)
 	own=$$($(BIN)/python -c "$$asked"); \
 	for limit in AVX2:avx2 AVX512_CORE:avx512; do \
 		export ONEDNN_MAX_CPU_ISA=$${limit%:*} ATEN_CPU_CAPABILITY=$${limit#*:}; \
-		if [ "$$($(BIN)/python -c "$$asked")" != "$$own" ]; then $(BIN)/python -m pytest -m processor || exit 1; fi; \
+		if [ "$$($(BIN)/python -c "$$asked")" != "$$own" ]; then $(PYTEST) --dist loadfile -m processor || exit 1; fi; \
 	done; \
 	unset ONEDNN_MAX_CPU_ISA ATEN_CPU_CAPABILITY; \
-	$(BIN)/python -m pytest -m processor
+	$(PYTEST) --dist loadfile -m processor
 
 lint: $(READY)
 	$(BIN)/ruff check .

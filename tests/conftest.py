@@ -6,6 +6,10 @@ import os
 
 from hypothesis import settings
 
+# One thread per process, also in those that tests start: the test processes already share the cores among them, and
+# threads that wait for each other on busy cores take several times as long. Read when torch is loaded, so set before.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # Shared machines stall now and then, so no example has a deadline. CI draws the same examples every time: what it
 # refuses must be the change's own fault.
 settings.register_profile("local", deadline=None)

@@ -71,13 +71,14 @@ class Recipe:
         for argument in overrides:
             if argument.startswith("--"):
                 _check_key(argument[2:].split("=")[0], "command line")
-        parser = recipe_parser()
+        parser = _parser()
         where = source
         try:
             parsed = parser.parse_object(dict(value), defaults=True)
-            where = "command line"
-            parsed = parser.parse_args(list(overrides), namespace=parsed)
-            where = source
+            if overrides:
+                where = "command line"
+                parsed = parser.parse_args(list(overrides), namespace=parsed)
+                where = source
             recipe = _build(cls, parsed.as_dict())
         except (jsonargparse.ArgumentError, RecipeError) as error:
             raise RecipeError(f"{where}: {_plainly(str(error))}") from error
@@ -177,6 +178,12 @@ def recipe_parser(prog: str = "clade train RECIPE") -> jsonargparse.ArgumentPars
     parser = _Parser(prog=prog, exit_on_error=False, default_env=False)
     parser.add_class_arguments(Recipe)
     return parser
+
+
+@cache
+def _parser() -> jsonargparse.ArgumentParser:
+    """The one that reads: made once, for making it takes most of the time of a recipe; parsing leaves nothing in it."""
+    return recipe_parser()
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -118,12 +119,13 @@ class JudgeRecipe:
         for argument in overrides:
             if argument.startswith("--"):
                 _check_option(cls, argument[2:].split("=")[0])
-        parser = judge_recipe_parser()
+        parser = _parser()
         where = source
         try:
             parsed = parser.parse_object(dict(value), defaults=True)
-            where = "command line"
-            parsed = parser.parse_args(list(overrides), namespace=parsed)
+            if overrides:
+                where = "command line"
+                parsed = parser.parse_args(list(overrides), namespace=parsed)
             recipe = _build(cls, parsed.as_dict())
         except (jsonargparse.ArgumentError, RecipeError) as error:
             raise RecipeError(f"{where}: {' '.join(str(error).split())}") from error
@@ -208,6 +210,12 @@ def judge_recipe_parser(prog: str = "clade judge train RECIPE") -> jsonargparse.
     parser = _Parser(prog=prog, exit_on_error=False, default_env=False)
     parser.add_class_arguments(JudgeRecipe)
     return parser
+
+
+@cache
+def _parser() -> jsonargparse.ArgumentParser:
+    """The one that reads, made once; parsing leaves nothing in it."""
+    return judge_recipe_parser()
 
 
 def _check_keys(cls: Any, value: Mapping[str, Any], source: str, prefix: str = "") -> None:

@@ -93,7 +93,8 @@ Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
 def spectral_norm(conv: Conv) -> Conv:
     """Normalize a convolution's weight; state keys are those of ``torch.nn.utils.parametrizations.spectral_norm``."""
     norm = SpectralNorm(conv.weight, transposed=isinstance(conv, nn.ConvTranspose2d))
-    parametrize.register_parametrization(conv, "weight", norm)
+    # Without values there is nothing that torch could check by a trial, which takes half the time of such a network.
+    parametrize.register_parametrization(conv, "weight", norm, unsafe=conv.weight.is_meta)
     return conv
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -266,10 +267,18 @@ WRONG = {
 }
 
 
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A folder with a SPADE and a CLADE generator."""
+    folder = tmp_path_factory.mktemp("both")
+    write_checkpoint(folder / "s.safetensors")
+    write_checkpoint(folder / "c.safetensors", name="clade", width=2)
+    return folder
+
+
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_said_and_nothing_is_written(what, call, tmp_path):
-    write_checkpoint(Path("s.safetensors"))
-    write_checkpoint(Path("c.safetensors"), name="clade", width=2)
+def test_what_is_wrong_is_said_and_nothing_is_written(what, call, both, tmp_path):
+    shutil.copytree(both, tmp_path, dirs_exist_ok=True)
     words, code, message = WRONG[what]
     result = call(*words)
     assert result[0] == code

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,10 @@ pytest.importorskip("timm")
 EXTRACTOR = "timm:test_vit.r160_in1k"
 
 
-@pytest.fixture
-def call(capsys, tmp_path, monkeypatch):
-    """``call(*words)`` -> (exit code, stdout, stderr), in a folder with two checkpoints and no weights anywhere."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A folder with two checkpoints."""
+    folder = tmp_path_factory.mktemp("checkpoints")
     space = ScenesDataset().label_space
     for seed, name in enumerate(("a", "b_1")):
         torch.manual_seed(seed)
@@ -40,7 +39,17 @@ def call(capsys, tmp_path, monkeypatch):
                 parameter.add_(torch.randn_like(parameter), alpha=0.2)
         data = {"size": [32, 32], "options": {"count": 8, "val_count": 6}}
         recipe = {"name": "tiny", "data": data, "training": {"seed": seed}}
-        clade.save(generator, f"{name}.safetensors", label_space=space, recipe=Recipe.from_dict(recipe))
+        clade.save(generator, folder / f"{name}.safetensors", label_space=space, recipe=Recipe.from_dict(recipe))
+    return folder
+
+
+@pytest.fixture
+def call(capsys, checkpoints, tmp_path, monkeypatch):
+    """``call(*words)`` -> (exit code, stdout, stderr), in a folder with two checkpoints and no weights anywhere."""
+    shutil.copytree(checkpoints, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
     def run(*words):
         capsys.readouterr()

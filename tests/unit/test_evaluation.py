@@ -10,6 +10,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import socket
 import statistics
 
@@ -64,9 +65,14 @@ def checkpoint(path, name="clade", seed=0, training=(), data=None, **options):
     return path
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    return checkpoint(tmp_path_factory.mktemp("made") / "one.safetensors")
+
+
 @pytest.fixture
-def one(tmp_path):
-    return checkpoint(tmp_path / "one.safetensors")
+def one(tmp_path, made_once):
+    return shutil.copy(made_once, tmp_path / "one.safetensors")
 
 
 class ByColor(Judge):

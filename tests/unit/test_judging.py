@@ -537,6 +537,7 @@ def test_class_255_of_many_is_learned_and_scored(tmp_path):
     assert result.best == 1
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
     options = (
         "--learning.dice",

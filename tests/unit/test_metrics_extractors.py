@@ -279,7 +279,7 @@ def test_the_key_depends_on_weights_and_preprocessing() -> None:
 # --- LPIPS ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("net", ["alex", "squeeze", "vgg"])
+@pytest.mark.parametrize("net", ["alex", "squeeze", pytest.param("vgg", marks=pytest.mark.slow)])
 def test_lpips_is_that_of_torchmetrics(net: str, tmp_path: Path) -> None:
     """Weights go through a file of torchvision's layout; the other side's network gets them in its own."""
     backbones = {"alex": "alexnet", "squeeze": "squeezenet1_1", "vgg": "vgg16"}

@@ -36,7 +36,7 @@ def sean():
 
 def groupdnet():
     torch.manual_seed(0)
-    return moved(create_generator("groupdnet", num_classes=3, width=2, encoder=True))
+    return moved(create_generator("groupdnet", num_classes=3, width=2, encoder=True, encoder_width=12))
 
 
 def ids(height=64, width=64):

@@ -125,6 +125,7 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_interpreted_kernels_are_the_plain_version(interpreted: dict[str, str], name: str):
     assert interpreted[name] == ""
@@ -171,6 +172,7 @@ def test_what_does_not_fit_is_refused(changed: dict[str, Tensor], message: str):
         kernels.reduce(torch.zeros(7, 16), *inputs(Case(6, 16, 3), "cpu")[1], None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_the_kernels_compile_for_a_gpu(capability: int, scaled: bool):
