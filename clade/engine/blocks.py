@@ -66,9 +66,11 @@ class FusedBlock(nn.Module):
                 y = convolve(self.conv1, self._modulated(x, one, 0.2, self.upsample), add)
                 y = self._modulated(y, three, 0.2, upsample=False)
             elif add is None and three is not None:
-                y = self.kernels.modulate_rows(*first, three, 0.2)
+                rows, at = first
+                y = self.kernels.modulate_rows(rows, at, three, 0.2)
             else:
-                y = picture_of(torch.index_select(first[0], 0, first[1]), doubling.index)
+                rows, at = first
+                y = picture_of(torch.index_select(rows, 0, at), doubling.index)
                 y = self._modulated(y if add is None else y + add, three, 0.2, upsample=False)
         extra = self._extra(self.extra2, self.norm2, labels, size, y.dtype)
         return convolve(self.conv2, y, shortcut if extra is None else shortcut + extra)

@@ -33,7 +33,7 @@ class SmallFirst(nn.Module):
         assert shortcut.bias is None
         self.conv = None if conv is None else UpsampledConv2d(conv)
         self.shortcut = nn.Conv2d(shortcut.in_channels, shortcut.out_channels, 1, bias=False)
-        self.shortcut.weight = shortcut.weight
+        self.shortcut.weight = nn.Parameter(shortcut.weight.detach(), requires_grad=False)
         self.shortcut_of_others = nn.Linear(shortcut.in_channels, shortcut.out_channels, bias=False)
         self.shortcut_of_others.weight = nn.Parameter(shortcut.weight.detach().flatten(1), requires_grad=False)
 
