@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 # A process per core, each with one torch thread (tests/conftest.py). Slow tests share trainings within their file.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 .PHONY: setup demo test test-slow test-all test-avx2 test-processors lint format bench clean
 

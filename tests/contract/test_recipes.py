@@ -1,6 +1,7 @@
 """Every recipe that comes with clade builds its networks, at a size that fits a test; each kind of network trains."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from clade.models import generator_options
 from clade.training.builders import build_discriminator, build_generator, build_objective, build_optimizer
 from clade.training.step import TrainableDiscriminator, TrainableGenerator, look_numbers, training_step
 
-TINY = ["--generator.width", "2", "--discriminator.width", "4"]
+read = functools.cache(Recipe.from_yaml)
 # What classes.json of the real data says, where the recipe leaves it to the folder.
 CLASSES = {"camvid": (11, 255), "ccp": (59, None), "scenes": (12, 255)}
 
@@ -30,10 +31,11 @@ def label_space(recipe):
 
 
 def tiny(config, space):
-    """The same network, its inner widths small, too."""
+    """The same network, narrow inside, too."""
     small = {"hidden": 8, "style_dim": 8, "encoder_width": 4 * space.num_rows if "groupdnet" in config.name else 2}
     known = set(generator_options(config.name))
-    return dataclasses.replace(config, options={**config.options, **{k: v for k, v in small.items() if k in known}})
+    options = {**config.options, **{k: v for k, v in small.items() if k in known}}
+    return dataclasses.replace(config, width=2, options=options)
 
 
 def fake_batch(space, size=(64, 64), count=2):
@@ -51,11 +53,12 @@ def test_there_are_recipes():
 
 def built(name):
     """(recipe, label space, generator, discriminator)"""
-    recipe = Recipe.from_yaml(name, [*TINY, "--losses.perceptual", "0"])
+    recipe = read(name)
     space = label_space(recipe)
     torch.manual_seed(0)
     generator = build_generator(tiny(recipe.generator, space), space, (64, 64))
-    return recipe, space, generator, build_discriminator(recipe.discriminator, space, recipe.generator.instance_edges)
+    narrow = dataclasses.replace(recipe.discriminator, width=4)
+    return recipe, space, generator, build_discriminator(narrow, space, recipe.generator.instance_edges)
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -70,10 +73,9 @@ def kinds():
     the one with edges and, of those, the fewest classes."""
     found = {}
     for name in list_recipes():
-        recipe = Recipe.from_yaml(name)
+        recipe = read(name)
         space = label_space(recipe)
-        same = {"width": None, "instance_edges": False, "upsampling": None}
-        generator = dataclasses.replace(tiny(recipe.generator, space), **same)
+        generator = dataclasses.replace(tiny(recipe.generator, space), instance_edges=False, upsampling=None)
         generator.options.pop("encoder_width", None)  # a multiple of the classes
         key = repr((generator, dataclasses.replace(recipe.discriminator, width=1), recipe.losses.adversarial))
         rank = (not recipe.generator.instance_edges, space.num_rows, name)
@@ -84,7 +86,7 @@ def kinds():
 @pytest.mark.parametrize("name", kinds())
 def test_each_kind_of_networks_in_the_recipes_trains_a_step(name):
     recipe, space, generator, discriminator = built(name)
-    objective = build_objective(recipe.losses)
+    objective = build_objective(dataclasses.replace(recipe.losses, perceptual=0))
     batch = fake_batch(space)
     labels = LabelPyramid(batch.label_map, space.num_rows)
     edges = recipe.generator.instance_edges
@@ -105,7 +107,7 @@ def test_each_kind_of_networks_in_the_recipes_trains_a_step(name):
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_recipe_without_vgg_weights_says_where_to_get_them(name, tmp_path, monkeypatch):
-    recipe = Recipe.from_yaml(name)
+    recipe = read(name)
     if not recipe.losses.perceptual:
         assert build_objective(recipe.losses).vgg is None
         assert recipe.losses.l1 > 0
@@ -122,7 +124,7 @@ PAPER = [n for n in list_recipes() if n.split("-")[0] in ("ade20k", "coco", "cit
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_paper_s_recipes_have_the_paper_s_settings(name):
-    recipe = Recipe.from_yaml(name)
+    recipe = read(name)
     assert recipe.training.epochs == 200
     assert recipe.training.batch_size == (16 if name.startswith("cityscapes") else 32)
     assert recipe.data.size == ((256, 512) if name.startswith("cityscapes") else (256, 256))

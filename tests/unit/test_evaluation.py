@@ -683,18 +683,17 @@ def test_a_training_keeps_the_best_by_any_score_and_is_otherwise_the_same(tmp_pa
 
 
 def test_a_training_that_goes_on_keeps_its_best_score(tmp_path):
-    recipe = small(tmp_path, best_by="fd")
-    whole = train(recipe, tmp_path / "whole", quiet=True)
-    halved = small(tmp_path, best_by="fd", max_minutes=0)
-    for _ in range(8):
-        part = train(halved, tmp_path / "parts", quiet=True)
+    short = {"best_by": "fd", "steps": 3, "validate_every": 0.25}  # of an epoch of 4 steps: at every step
+    whole = train(small(tmp_path, **short), tmp_path / "whole", quiet=True)
+    for _ in range(3):
+        part = train(small(tmp_path, **short, max_minutes=0), tmp_path / "parts", quiet=True)
     assert part.finished
     assert part.best == whole.best
     assert (part.folder / "best.safetensors").stat().st_size == (whole.folder / "best.safetensors").stat().st_size
     a, b = (load_file(result.folder / "best.safetensors") for result in (part, whole))
     assert all(torch.equal(a[key], b[key]) for key in a)
     with pytest.raises(RecipeError, match=r"training\.best_by \(fd -> l1\)"):
-        train(small(tmp_path), tmp_path / "parts", quiet=True)
+        train(small(tmp_path, **{**short, "best_by": "l1"}), tmp_path / "parts", quiet=True)
 
 
 @pytest.mark.parametrize(
