@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.common import Row, alternate, write_table
 from clade import Recipe
+from clade.threads import use_threads
 from clade.training.fit import stepper
 
 SEED = 0
@@ -27,7 +28,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--accelerator", default="cpu")
+    parser.add_argument("--threads", type=int, help="by default as many as find a free core")
     args = parser.parse_args()
+
+    use_threads(args.threads)
 
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -77,7 +77,11 @@ def test_a_wrong_word_is_told_without_loading_torch(told, line):
 
 @pytest.mark.parametrize(
     ("room", "name", "registry"),
-    [("models", "GENERATORS", GENERATORS), ("models", "DISCRIMINATORS", DISCRIMINATORS), ("data", "DATASETS", DATASETS)],
+    [
+        ("models", "GENERATORS", GENERATORS),
+        ("models", "DISCRIMINATORS", DISCRIMINATORS),
+        ("data", "DATASETS", DATASETS),
+    ],
 )
 def test_the_names_read_off_the_source_are_those_that_are_registered(room, name, registry):
     assert names_in_source(Path(clade.__file__).parent / room, name) == registry.names()

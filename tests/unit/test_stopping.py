@@ -250,5 +250,3 @@ def test_a_training_goes_on_with_the_threads_that_it_began_with_and_says_so(kind
     assert "this training ran with 2 CPU threads, now 3" in capsys.readouterr().err
     assert facts(tmp_path)["threads"] == 3
     assert torch.get_num_threads() == 4  # that of the program, which is none of our business
-
-
