@@ -56,6 +56,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.positions
 	$(BIN)/python -m benchmarks.forward
 	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.drop_in
 	$(BIN)/python -m benchmarks.convolutions
 	$(BIN)/python -m benchmarks.fast

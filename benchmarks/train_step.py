@@ -16,6 +16,7 @@ import torch
 from benchmarks.common import Row, alternate, write_table
 from clade import Recipe
 from clade.engine import keep_pages
+from clade.threads import use_threads
 from clade.training.fit import stepper
 
 SEED = 0
@@ -28,9 +29,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--accelerator", default="cpu")
+    parser.add_argument("--threads", type=int, help="by default as many as find a free core")
     args = parser.parse_args()
 
     keep_pages()  # as `clade train` does
+    use_threads(args.threads)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         calls: dict[str, Callable[[], object]] = {}

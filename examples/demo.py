@@ -23,6 +23,7 @@ from clade.checkpoints import PACKAGED
 from clade.data import ScenesDataset, plain_resize
 from clade.engine import keep_pages
 from clade.images import save_png, sheet, to_uint8
+from clade.threads import use_threads
 
 MINUTES = 1
 """Of training; the same command goes on for as long again."""
@@ -34,9 +35,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the sheets and of the run")
     parser.add_argument("--rows", type=int, default=8, help="label maps on the sheet of the training")
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch; by default as many as find a free core")
     parser.add_argument("--no-training", action="store_true", help="only draw with the weights that come with clade")
     args, overrides = parser.parse_known_args()
+    if args.threads is not None:
+        if args.threads < 1:
+            parser.error(f"--threads is {args.threads}; needed is at least 1")
+        overrides += ["--training.threads", str(args.threads)] if not args.no_training else []
     keep_pages()  # for this process, as the command line does
+    use_threads(args.threads)
     draw_streets(args.out / "streets.png")
     if args.no_training:
         if overrides:
