@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clade.measure import alternate, machine_lines, machine_slug, processor, use_cores
+from clade.processor import instruction_set, limited
 
 __all__ = ["RESULTS", "Row", "alternate", "machine_lines", "machine_slug", "processor", "use_cores", "write_table"]
 
@@ -31,6 +32,8 @@ def write_table(
 ) -> Path:
     """Print the table, and write it to ``benchmarks/results/<name>-<machine>.md`` with what it was measured on.
 
+    Where ``ONEDNN_MAX_CPU_ISA`` limits the processor, the name ends in what is left of it (``-avx2``).
+
     Args:
         name: of the benchmark, as in ``python -m benchmarks.<name>``.
         notes: what was measured and how, one paragraph each.
@@ -40,6 +43,10 @@ def write_table(
     cells = [[_cell(value) for value in row] for row in rows]
     numeric = [all(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]
     machine = machine_lines(seed, device)
+    slug = machine_slug(device)
+    if device == "cpu":
+        machine.insert(1, f"Instruction set: {instruction_set()}{' (ONEDNN_MAX_CPU_ISA)' if limited() else ''}")
+        slug += f"-{instruction_set()}" if limited() else ""
 
     if show:
         _print(name, columns, numeric, cells, [*notes, *machine])
@@ -48,7 +55,7 @@ def write_table(
     lines += [_markdown_row(row) for row in cells]
     lines += [line for note in notes for line in ("", note)]
     lines += ["", *(f"- {line}" for line in machine)]
-    path = RESULTS / f"{name}-{machine_slug(device)}.md"
+    path = RESULTS / f"{name}-{slug}.md"
     path.parent.mkdir(exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")

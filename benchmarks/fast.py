@@ -25,6 +25,7 @@ from torch import Tensor
 import clade
 from benchmarks.common import Row, alternate, use_cores, write_table
 from benchmarks.reference import ReferenceGenerator, one_hot
+from benchmarks.reference.jobs import FAIR, draw_published, fair_jobs, published_jobs
 from benchmarks.reference.material import (
     CLASSES,
     ROWS,
@@ -42,44 +43,51 @@ from benchmarks.reference.material import (
 from benchmarks.reference.memory import in_child, peak, reset_peak, resident, warm_libraries
 from benchmarks.reference.process import Worker, run_command, serve
 from benchmarks.reference.table import COLUMNS, Bar, line
-from clade import Generator, LabelMap
+from clade import LabelMap
 from clade.engine import Engine, keep_pages
-from clade.processor import resolve_precision
+from clade.processor import instruction_set, resolve_precision
 
 NETWORKS = ("clade", "none", "clade-icpe", "spade")
 PARTS = ("speed", "spade", "memory", "start", "ideas")
-PRECISIONS = ("fp32", "bf16")
+ROUNDS = 10
 MIB = 2**20
+KEPT_PAGES = "kept pages"
+SMALL = "small-convolutions"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewer are a quick look, with a table of its own")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled engine out")
     parser.add_argument("--serve", metavar="FOLDER", help=argparse.SUPPRESS)
     parser.add_argument("--fresh-pages", metavar="PRECISION", help=argparse.SUPPRESS)
+    parser.add_argument("--fair", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
 
     use_cores(args.threads)
     if args.serve:
         folder = Path(args.serve)
-        serve(fresh_pages_job(folder, args.fresh_pages) if args.fresh_pages else published_jobs(folder, args.width))
+        if args.fresh_pages:
+            serve(fresh_pages_job(folder, args.fresh_pages))
+        else:
+            serve(fair_jobs(folder, args.width) if args.fair else published_jobs(folder, args.width))
         return
     if args.memory_of:
         print(json.dumps(memory_of(args.memory_of, args.width)))
         return
     keep_pages()  # as `clade generate` does
-    quick = args.width != 64 or tuple(args.parts) != PARTS or args.no_compile
+    quick = args.width != 64 or args.rounds < ROUNDS or tuple(args.parts) != PARTS or args.no_compile
     rows: list[Row] = []
     notes = [
         f"{CLASSES} classes and unknown, width {args.width}, {SIZE[0]}x{SIZE[1]}, batch 1; {args.rounds} alternating "
         "runs each, label maps in turn, every one as new to the engine (resizing and positions are part of the time). "
         "'Published' is benchmarks/reference: eager float32 on a one-hot map, whose making is not counted, in a "
-        "process of its own.",
+        "process of its own; 'folded, kept pages' is the same with spectral norm divided out once and our allocator's "
+        "setting.",
         "Weights are random, with BatchNorm statistics, gamma and beta that matter; pictures spread over [-1, 1]. "
         + maps_note(),
     ]
@@ -89,9 +97,13 @@ def main() -> None:
         for name in NETWORKS if set(args.parts) - {"memory"} else ():
             save_network(folder, name, args.width)
         if {"speed", "spade"} & set(args.parts):
-            with Worker("benchmarks.fast", [*command, "--serve", temporary]) as published:
+            serving = [*command, "--serve", temporary]
+            with (
+                Worker("benchmarks.fast", serving) as published,
+                Worker("benchmarks.fast", [*serving, "--fair"]) as fair,
+            ):
                 if "speed" in args.parts:
-                    rows += speed_rows(folder, published, args.rounds, not args.no_compile)
+                    rows += speed_rows(folder, published, fair, args.rounds, not args.no_compile)
                 if "spade" in args.parts:
                     rows += spade_rows(folder, published, args.rounds)
         if "memory" in args.parts:
@@ -111,45 +123,16 @@ def main() -> None:
             )
 
 
-def published_network(generator: Generator, kind: str, width: int) -> ReferenceGenerator:
-    network = ReferenceGenerator(kind, ROWS, width)
-    network.load_state_dict(clade.export_official(generator))
-    return network.eval()
-
-
-def published_jobs(folder: Path, width: int) -> dict[str, Callable[[], object]]:
-    """What the process without the engine runs."""
-    maps = mixed_maps()
-    hot = [one_hot(label_map.ids, ROWS) for label_map in maps]
-    jobs: dict[str, Callable[[], object]] = {}
-    for kind in ("clade", "clade-icpe"):
-        network = published_network(read_network(folder, kind), kind, width)
-        if kind == "clade":
-            inputs = itertools.cycle((labels,) for labels in hot)
-        else:
-            offsets = [clade.positions(label_map.ids) for label_map in maps]
-            inputs = itertools.cycle(zip(hot, offsets, strict=True))
-        jobs[f"published {kind}"] = partial(_draw_published, network, inputs)
-    jobs["our eager clade"] = drawing(eager(read_network(folder, "clade")), maps)
-    spade = eager(read_network(folder, "spade"))
-    for name, own in label_maps().items():
-        jobs[f"eager spade {name}"] = drawing(spade, own)
-    return jobs
-
-
-@torch.no_grad()
-def _draw_published(network: ReferenceGenerator, inputs: itertools.cycle[tuple[Tensor, ...]]) -> None:
-    network(*next(inputs))
-
-
-def speed_rows(folder: Path, published: Worker, rounds: int, compiled: bool) -> list[Row]:
+def speed_rows(folder: Path, published: Worker, fair: Worker, rounds: int, compiled: bool) -> list[Row]:
     """CLADE against the published one, against no normalization, and CLADE-ICPE against CLADE."""
     maps = mixed_maps()
-    precisions = dict.fromkeys(("fp32", resolve_precision("auto")))
-    ways = [(precision, compiles) for precision in precisions for compiles in ((False, True) if compiled else (False,))]
+    ways = [
+        (precision, compiles) for precision in precisions() for compiles in ((False, True) if compiled else (False,))
+    ]
     calls: dict[str, Callable[[], object]] = {
         name: partial(published.do, name) for name in ("published clade", "our eager clade", "published clade-icpe")
     }
+    calls[FAIR] = partial(fair.do, FAIR)
     engines: dict[str, Engine] = {}
     for name in ("clade", "none", "clade-icpe"):
         generator = read_network(folder, name)
@@ -157,6 +140,8 @@ def speed_rows(folder: Path, published: Worker, rounds: int, compiled: bool) -> 
             key = f"{name}, {_way(precision, compiles)}"
             engines[key] = Engine(generator, precision=precision, compile=compiles)
             calls[key] = drawing(engines[key], maps)
+            if name == "clade" and not compiles:
+                calls[f"{key}, {SMALL}"] = drawing(Engine(generator, precision=precision, without=(SMALL,)), maps)
     equal = equality_rows(folder, engines, maps)
     seconds = alternate(calls, rounds, warmup=2)
     milliseconds = {name: [1e3 * value for value in values] for name, values in seconds.items()}
@@ -168,10 +153,14 @@ def speed_rows(folder: Path, published: Worker, rounds: int, compiled: bool) -> 
 
     rows = [line("published clade", milliseconds["published clade"], "ms")]
     rows += [against("published clade-icpe", "published clade", faster=False)]
-    rows += [against("our eager clade", "published clade")]
+    rows += [against("our eager clade", "published clade"), against(FAIR, "published clade")]
     for precision, compiles in ways:
-        bar = Bar(4, True) if precision == "fp32" else Bar(18, True, "x (with AMX)")
-        rows.append(against(f"clade, {_way(precision, compiles)}", "published clade", bar))
+        rows.append(against(f"clade, {_way(precision, compiles)}", "published clade", published_bar(precision)))
+        rows.append(against(f"clade, {_way(precision, compiles)}", FAIR))
+    for precision in precisions():
+        slower = f"clade, {precision}, {SMALL}"
+        rows.append(line(slower.replace(SMALL, f"without {SMALL}"), milliseconds[slower], "ms"))
+        rows.append(against(f"clade, {precision}", slower, Bar(1.25, True)))
     for precision, compiles in ways:
         way = _way(precision, compiles)
         rows.append(line(f"none, {way}", milliseconds[f"none, {way}"], "ms"))
@@ -179,8 +168,28 @@ def speed_rows(folder: Path, published: Worker, rounds: int, compiled: bool) -> 
         rows.append(against(f"clade, {way}", f"none, {way}", bar, faster=False))
     for precision, compiles in ways:
         way = _way(precision, compiles)
-        rows.append(against(f"clade-icpe, {way}", f"clade, {way}", Bar(1.12, False), faster=False))
+        rows.append(against(f"clade-icpe, {way}", f"clade, {way}", Bar(1.10, False), faster=False))
+    for precision in precisions():
+        slower = f"clade, {precision}, {SMALL}"
+        rows.append(against(f"clade-icpe, {precision}", slower, faster=False))
     return rows + equal
+
+
+def precisions() -> list[str]:
+    """fp32, and bf16 where the processor multiplies in it."""
+    return list(dict.fromkeys(("fp32", resolve_precision("auto"))))
+
+
+def published_bar(precision: str) -> Bar:
+    """How many times as fast as published CLADE is to be, by what the processor has."""
+    has = instruction_set()
+    if precision == "bf16":
+        return Bar(18, True, "x (AMX)") if has == "amx" else Bar(15, True)
+    return Bar(3.6, True, "x (AVX2)") if has == "avx2" else Bar(8, True)
+
+
+def spade_bar() -> Bar:
+    return Bar(3.5, True, "x (AVX2)") if instruction_set() == "avx2" else Bar(6, True)
 
 
 def _way(precision: str, compiles: bool) -> str:
@@ -222,8 +231,7 @@ def psnr(image: Tensor, other: Tensor) -> float:
 def spade_rows(folder: Path, published: Worker, rounds: int) -> list[Row]:
     """Exact SPADE against eager SPADE, per set of label maps."""
     generator = read_network(folder, "spade")
-    precisions = dict.fromkeys(("fp32", resolve_precision("auto")))
-    engines = {precision: Engine(generator, precision=precision) for precision in precisions}
+    engines = {precision: Engine(generator, precision=precision) for precision in precisions()}
     draw = eager(generator)
     rows: list[Row] = []
     for name, maps in label_maps().items():
@@ -235,7 +243,7 @@ def spade_rows(folder: Path, published: Worker, rounds: int) -> list[Row]:
         for precision, engine in engines.items():
             times = [1e3 * value for value in seconds[precision]]
             ratio = statistics.median(seconds[base]) / statistics.median(seconds[precision])
-            rows.append(line(f"exact spade {name}, {precision}", times, "ms", base, ratio, Bar(3, True)))
+            rows.append(line(f"exact spade {name}, {precision}", times, "ms", base, ratio, spade_bar()))
             pairs = [(engine(label_map), draw(label_map)) for label_map in maps]
             if precision == "fp32":
                 values = [_largest(*pair) for pair in pairs]
@@ -263,7 +271,7 @@ def memory_of(what: str, width: int) -> dict[str, int]:
     draw: Callable[[], object]
     if what == "published clade":
         published = ReferenceGenerator("clade", ROWS, width).eval()
-        draw = partial(_draw_published, published, itertools.cycle([(labels,)]))
+        draw = partial(draw_published, published, itertools.cycle([(labels,)]))
     else:
         generator = clade.create_generator("clade", num_classes=CLASSES, unknown_class=True, width=width)
         generator.eval().requires_grad_(False)
@@ -320,9 +328,6 @@ def start_row(folder: Path, threads: int) -> Row:
     return line("first picture of `clade generate`", seconds, "s", bar=Bar(6, False, "s"))
 
 
-KEPT_PAGES = "kept pages"
-
-
 def fresh_pages_job(folder: Path, precision: str) -> dict[str, Callable[[], object]]:
     """The engine in a process whose allocator is as it comes."""
     return {KEPT_PAGES: drawing(Engine(read_network(folder, "clade"), precision=precision), mixed_maps())}
@@ -332,7 +337,7 @@ def idea_rows(folder: Path, command: Sequence[str], rounds: int) -> list[Row]:
     """What the engine loses without each of its ideas, and without :func:`clade.engine.keep_pages`."""
     generator, maps = read_network(folder, "clade"), mixed_maps()
     rows: list[Row] = []
-    for precision in PRECISIONS:
+    for precision in precisions():
         whole = Engine(generator, precision=precision)
         calls = {"nothing": drawing(whole, maps)}
         for idea in whole.applied:

@@ -42,8 +42,12 @@ def instruction_set() -> str:
 
     ``ONEDNN_MAX_CPU_ISA``, which limits them, is honoured: torch's own answers are of the bare processor.
     """
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
-    return min(_of_the_processor(), _LIMITS.get(limit, INSTRUCTION_SETS[-1]), key=INSTRUCTION_SETS.index)
+    return min(_of_the_processor(), _limit(), key=INSTRUCTION_SETS.index)
+
+
+def limited() -> bool:
+    """Whether ``ONEDNN_MAX_CPU_ISA`` takes something away that the processor has."""
+    return instruction_set() != _of_the_processor()
 
 
 def multiplies_in_bf16(device: torch.device | str = "cpu") -> bool:
@@ -125,6 +129,11 @@ def _warn_of_emulation(kind: str) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
+
+
+def _limit() -> str:
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+    return _LIMITS.get(limit, INSTRUCTION_SETS[-1])
 
 
 def _of_the_processor() -> str:
