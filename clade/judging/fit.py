@@ -23,8 +23,6 @@ from clade.judging.scoring import Ceiling, ceiling_of, confusion_of
 from clade.metrics.judges.base import Judge
 from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder
 from clade.metrics.judges.trained import check_classes as check_count
-from clade.processor import resolve_precision
-from clade.progress import runs_on
 from clade.training.builders import build_augment, build_dataset, build_weights
 from clade.training.checks import check_classes, check_parts, data_facts
 from clade.training.ema import Ema
@@ -132,9 +130,8 @@ class _Run:
         fabric, config = self.fabric, self.recipe.training
         done = self.step >= self.steps and not self.unvalidated
         if fabric.is_global_zero and not self.quiet:
-            place = runs_on(fabric.device, resolve_precision(config.precision, fabric.device), fabric.world_size)
             length = f"{len(self.dataset)} pictures, {self.steps} steps of {self.per_step}"
-            announce(f"Training {self.architecture.name}: {place}, {length}.", self.step, self.steps, done)
+            announce(self.architecture.name, fabric, config.precision, length, self.step, self.steps, done)
         if done:
             return self._result()
         if fabric.is_global_zero:
