@@ -218,7 +218,7 @@ def _fit(args: argparse.Namespace, original: Checkpoint, converted: Checkpoint, 
         maps = _from_dataset(dataset, args.fit, original, size, fit)
     else:
         raise CladeError("--fit needs label maps, and the checkpoint carries no recipe that names any. Give --labels.")
-    count = fit_tables(original.generator, converted.generator, maps)
+    count = fit_tables(original.generator, converted.generator, track(maps, "fitting", quiet=args.quiet))
     return f"Tables fitted to what SPADE gives on {count} label maps: {where}."
 
 

@@ -38,7 +38,7 @@ def train(args: argparse.Namespace, overrides: list[str]) -> int:
         if getattr(args, key) is not None:
             overrides = [*overrides, f"--training.{key}", str(getattr(args, key))]
     recipe = Recipe.from_yaml(args.recipe, overrides)
-    require_trainable(recipe, args.out)
+    require_trainable(recipe, args.out, args.fresh)
     from clade.training import train
 
     result = train(recipe, args.out, fresh=args.fresh, quiet=args.quiet)

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 _PACKAGE = Path(__file__).parent
 
 
-def require_trainable(recipe: Recipe, out: str | None) -> None:
+def require_trainable(recipe: Recipe, out: str | None, fresh: bool) -> None:
     """Raises CladeError for names that nothing has, and for paths that are not there or of the wrong kind."""
     require_folder(out)
+    folder = Path("runs") / recipe.name if out is None else Path(out)
     _require_known("generator", recipe.generator.name, "models", "GENERATORS")
     _require_known("discriminator", recipe.discriminator.name, "models", "DISCRIMINATORS")
     require_data(recipe.data)
     start = recipe.training.init_from
-    if start is not None:
+    if start is not None and (fresh or not (folder / "state.safetensors").exists()):  # else it has begun long ago
         try:
             require_generator(start)
         except CheckpointError as error:

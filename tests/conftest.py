@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 from hypothesis import settings
+
+from clade.processor import instruction_set
 
 # One thread per process, also in those that tests start: the test processes already share the cores among them, and
 # threads that wait for each other on busy cores take several times as long. Read when torch is loaded, so set before.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# What torch.compile keeps on disk is found again under another limit on the instruction set, and crashed the process.
+_kernels = Path(tempfile.gettempdir()) / f"clade_kernels_{os.getuid()}_{instruction_set()}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_kernels))
 
 # Shared machines stall now and then, so no example has a deadline. CI draws the same examples every time: what it
 # refuses must be the change's own fault.

@@ -208,7 +208,7 @@ class TrainingConfig:
     accelerator: str = "auto"
     """'auto', 'cpu' or 'cuda'."""
     threads: int | None = None
-    """CPU threads per process; bit-exact resume on a CPU needs the same number."""
+    """CPU threads per process; by default as many as find a free core when the training begins, and then the same."""
     save_every: int = 500
     """Steps between training states; a killed run loses at most these."""
     validate_every: float = 10.0

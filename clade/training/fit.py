@@ -17,8 +17,6 @@ from clade.config import Recipe
 from clade.data import Batch
 from clade.errors import CladeError, RecipeError
 from clade.labels import LabelPyramid
-from clade.processor import resolve_precision
-from clade.progress import runs_on
 from clade.training.builders import (
     build_discriminator,
     build_generator,
@@ -151,9 +149,8 @@ class _Run:
         fabric, config = self.fabric, self.recipe.training
         done = self.step >= self.steps and not self.unvalidated
         if fabric.is_global_zero and not self.quiet:
-            place = runs_on(fabric.device, self.precision, fabric.world_size)
             length = f"{len(self.dataset)} pictures, {self.steps} steps of {self.per_step}"
-            announce(f"Training {self.recipe.generator.name}: {place}, {length}.", self.step, self.steps, done)
+            announce(self.recipe.generator.name, fabric, config.precision, length, self.step, self.steps, done)
         if done:
             return self._result()
         if fabric.is_global_zero:

@@ -9,15 +9,18 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from lightning_fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 
-from clade.progress import Progress
+from clade.processor import resolve_precision
+from clade.progress import Progress, runs_on
 
 
-def announce(beginning: str, step: int, steps: int, done: bool) -> None:
-    """The first lines of a training on stderr: what begins, unless all is ``done``, and where it goes on."""
+def announce(what: str, fabric: Fabric, precision: str, length: str, step: int, steps: int, done: bool) -> None:
+    """The first lines of a training on stderr: what begins where, unless all is ``done``, and where it goes on."""
     if not done:
-        print(beginning, file=sys.stderr, flush=True)
+        place = runs_on(fabric.device, resolve_precision(precision, fabric.device), fabric.world_size)
+        print(f"Training {what}: {place}, {length}.", file=sys.stderr, flush=True)
     if step:
         print(f"{'Already finished' if done else 'Going on'}: step {step} of {steps}.", file=sys.stderr, flush=True)
 

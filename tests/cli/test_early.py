@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 import clade.data
+from clade.config import Recipe
 from clade.data.base import DATASETS
+from clade.early import require_trainable
+from clade.errors import RecipeError
 from clade.models import DISCRIMINATORS, GENERATORS
 from clade.registry import names_in_source
 
@@ -85,3 +88,13 @@ def test_a_wrong_word_is_told_without_loading_torch(told, line):
 )
 def test_the_names_read_off_the_source_are_those_that_are_registered(room, name, registry):
     assert names_in_source(Path(clade.__file__).parent / room, name) == registry.names()
+
+
+def test_a_training_goes_on_when_the_checkpoint_that_it_began_with_is_gone(tmp_path):
+    recipe = Recipe.from_dict({"training": {"init_from": str(tmp_path / "gone.safetensors")}})
+    with pytest.raises(RecipeError, match=r"training\.init_from: .*gone\.safetensors: no such file"):
+        require_trainable(recipe, str(tmp_path), False)
+    (tmp_path / "state.safetensors").write_bytes(b"")
+    require_trainable(recipe, str(tmp_path), False)
+    with pytest.raises(RecipeError, match="no such file"):
+        require_trainable(recipe, str(tmp_path), True)
