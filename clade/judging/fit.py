@@ -23,12 +23,7 @@ from clade.judging.recipe import JudgeRecipe
 from clade.judging.scoring import Ceiling, ceiling_of, confusion_of
 from clade.metrics import ignored_number
 from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder
-<<<<<<< HEAD
 from clade.processor import resolve_precision
-from clade.progress import runs_on
-=======
-from clade.metrics.judges.trained import check_classes as check_count
->>>>>>> w-b
 from clade.training.builders import build_augment, build_dataset, build_weights
 from clade.training.checks import check_classes, check_parts, data_facts
 from clade.training.ema import Ema
@@ -136,10 +131,6 @@ class _Run:
         fabric, config = self.fabric, self.recipe.training
         done = self.step >= self.steps and not self.unvalidated
         if fabric.is_global_zero and not self.quiet:
-<<<<<<< HEAD
-            place = runs_on(fabric.device, self.precision, fabric.world_size)
-=======
->>>>>>> w-b
             length = f"{len(self.dataset)} pictures, {self.steps} steps of {self.per_step}"
             announce(self.architecture.name, fabric, config.precision, length, self.step, self.steps, done)
         if done:

@@ -17,6 +17,7 @@ from clade.config import Recipe
 from clade.data import Batch
 from clade.errors import CladeError, RecipeError
 from clade.labels import LabelPyramid
+from clade.processor import resolve_precision
 from clade.training.builders import (
     build_discriminator,
     build_generator,
