@@ -80,7 +80,9 @@ def main() -> None:
         print(json.dumps(memory_of(args.memory_of, args.width)))
         return
     keep_pages()  # as `clade generate` does
-    quick = args.width != 64 or args.rounds < ROUNDS or tuple(args.parts) != PARTS or args.no_compile
+    ending = "" if args.threads == 2 else f"-{args.threads}-threads"
+    quick = args.width != 64 or args.rounds < ROUNDS
+    some = quick or args.no_compile or not set(PARTS) - {"ideas"} <= set(args.parts)
     rows: list[Row] = []
     notes = [
         f"{CLASSES} classes and unknown, width {args.width}, {SIZE[0]}x{SIZE[1]}, batch 1; {args.rounds} alternating "
@@ -111,10 +113,10 @@ def main() -> None:
         if "start" in args.parts:
             rows.append(start_row(folder, args.threads))
         if rows:
-            write_table("fast-quick" if quick else "fast", COLUMNS, rows, notes, seed=SEED, command="fast")
+            write_table(("fast-quick" if some else "fast") + ending, COLUMNS, rows, notes, seed=SEED, command="fast")
         if "ideas" in args.parts:
             write_table(
-                "fast-ideas-quick" if quick else "fast-ideas",
+                ("fast-ideas-quick" if quick else "fast-ideas") + ending,
                 ("left out", "precision", "median (ms)", "min (ms)", "max (ms)", "slower without it (x)"),
                 idea_rows(folder, command, args.rounds),
                 [f"CLADE by the engine without compile, each idea left out in turn; {notes[0].split(';')[0]}."],
