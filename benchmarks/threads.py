@@ -30,7 +30,16 @@ from clade.threads import choose_threads
 from clade.training.fit import stepper
 
 SEED = 0
-COLUMNS = ("work", "waiting", "busy neighbours", "threads", "median (ms)", "min (ms)", "max (ms)", "1 thread is (x)")
+COLUMNS = (
+    "work",
+    "waiting",
+    "busy neighbours",
+    "threads",
+    "median (ms)",
+    "min (ms)",
+    "max (ms)",
+    "faster than 1 thread (x)",
+)
 CHOSEN = "chosen"
 WAITING = {"asleep": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}, "spinning": {}}
 """What clade/cli.py sets, and what torch does without it; read when torch loads."""
