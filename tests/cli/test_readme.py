@@ -17,10 +17,11 @@ from clade.cli import main
 from clade.data import ScenesDataset
 
 README = Path(__file__).parents[2] / "README.md"
-TINY = (
-    "--data.size [32,32] --data.workers 0 --generator.width 4 --discriminator.width 4 "
-    "--training.steps 2 --training.samples 1 --quiet"
-)
+TINY = {
+    "clade train": "--data.size [32,32] --data.workers 0 --generator.width 4 --discriminator.width 4 "
+    "--training.steps 2 --training.samples 1 --training.calibrate 2 --quiet",
+    "clade judge train": "--data.size [64,64] --training.steps 2 --quiet",
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -59,7 +60,7 @@ def test_commands_and_python_of_the_readme_run(
     commands = [command for command in commands if command.startswith("clade ")]
     assert len(commands) >= 4
     for command in commands:
-        extra = TINY if command.startswith("clade train") else ""
+        extra = next((words for name, words in TINY.items() if command.startswith(name)), "")
         assert main(shlex.split(f"{command} {extra}")[1:]) == 0, (command, capsys.readouterr())
     assert sorted(path.name for path in Path("pictures").iterdir()) == ["0.png", "1.png", "grid.png"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import math
 
@@ -28,9 +30,16 @@ def make(name, num_classes=CLASSES, seed=0, **options):
     return create_generator(name, num_classes=num_classes, **{**tiny, **options})
 
 
-def scattered(generator, seed=0):
-    """Every parameter moved away from its start, where zeros hide inputs."""
-    source = torch.Generator().manual_seed(seed)
+def scattered(name, **options):
+    """A network with every parameter moved away from its start, where zeros hide inputs."""
+    generator = copy.deepcopy(scattered_once(name, **options))
+    torch.manual_seed(0)
+    return generator
+
+
+@functools.cache
+def scattered_once(name, **options):
+    generator, source = make(name, **options), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in generator.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=source), alpha=0.3)
@@ -79,7 +88,7 @@ with_encoder = pytest.mark.parametrize("name", having("z_dim", "encoder"))
 @every
 @pytest.mark.parametrize("size", SIZES)
 def test_the_image_has_the_size_of_the_label_map_and_lies_in_range(name, size):
-    generator = scattered(make(name)).eval()
+    generator = scattered(name).eval()
     with torch.no_grad():
         image = generator(drawn(2, *size))
     assert image.shape == (2, 3, *size)
@@ -106,7 +115,7 @@ def test_every_upsampling_keeps_the_size(name, upsampling):
 
 @every
 def test_a_map_that_does_not_fit_is_drawn_as_if_its_border_went_on(name):
-    generator = scattered(make(name)).eval()
+    generator = scattered(name).eval()
     odd = LabelMap(drawn(1, 33, 47), drawn(1, 33, 47, seed=1), clade.positions(drawn(1, 33, 47)))
     with torch.no_grad():
         torch.testing.assert_close(
@@ -130,7 +139,7 @@ def test_training_gives_every_parameter_a_finite_gradient(name):
 
 @every
 def test_ids_of_every_integer_type_give_the_same_image(name):
-    generator = scattered(make(name)).eval()
+    generator = scattered(name).eval()
     ids = drawn(1, 33, 47)
     with torch.no_grad():
         expected = draw(generator, ids)
@@ -140,7 +149,7 @@ def test_ids_of_every_integer_type_give_the_same_image(name):
 
 @every
 def test_eval_mode_is_deterministic_and_changes_nothing(name):
-    generator = scattered(make(name)).eval()
+    generator = scattered(name).eval()
     before = {key: value.clone() for key, value in generator.state_dict().items()}
     ids = drawn(1, 33, 47)
     with torch.no_grad():
@@ -151,7 +160,7 @@ def test_eval_mode_is_deterministic_and_changes_nothing(name):
 
 @every
 def test_a_batch_is_its_pictures_one_by_one_in_eval_mode(name):
-    generator = without_noise(scattered(make(name))).double().eval()  # instance norm of few pixels magnifies rounding
+    generator = without_noise(scattered(name)).double().eval()  # instance norm of few pixels magnifies rounding
     ids = drawn(2, 33, 47)
     with torch.no_grad():
         both = draw(generator, ids)
@@ -161,7 +170,7 @@ def test_a_batch_is_its_pictures_one_by_one_in_eval_mode(name):
 
 @every
 def test_the_image_depends_on_the_labels(name):
-    generator = scattered(make(name)).eval()
+    generator = scattered(name).eval()
     with torch.no_grad():
         assert not torch.allclose(draw(generator, drawn(1, 32, 32)), draw(generator, drawn(1, 32, 32, seed=1)))
 
@@ -192,7 +201,7 @@ def test_the_unknown_class_is_one_more_id(name):
 @every
 def test_instances_matter_exactly_where_they_are_used(name):
     for edges in (False, True) if "instance_edges" in options_of(name) else (False,):
-        generator = scattered(make(name, **({"instance_edges": True} if edges else {}))).eval()
+        generator = scattered(name, **({"instance_edges": True} if edges else {})).eval()
         ids = drawn(1, 32, 32)
         with torch.no_grad():
             one, other = (draw(generator, LabelMap(ids, drawn(1, 32, 32, seed=seed))) for seed in (1, 2))
@@ -202,7 +211,7 @@ def test_instances_matter_exactly_where_they_are_used(name):
 
 @every
 def test_positions_matter_exactly_where_they_are_used(name):
-    generator = scattered(make(name)).eval()
+    generator = scattered(name).eval()
     ids = drawn(1, 32, 32)
     with torch.no_grad():
         plain = draw(generator, ids)
@@ -215,7 +224,7 @@ def test_positions_matter_exactly_where_they_are_used(name):
 @every
 def test_a_checkpoint_gives_back_the_very_same_network(name, tmp_path):
     space = LabelSpace(names=("sky", "tree", "road"), unknown=255, remap={9: 0})
-    generator = scattered(make(name, unknown_class=True))
+    generator = scattered(name, unknown_class=True)
     generator(drawn(2, 64, 64)).sum().backward()  # running statistics that are not their start
     recipe = {"data": {"name": "scenes", "size": [32, 32]}, "train": {"epochs": 3}}
     clade.save(generator, tmp_path / "g.safetensors", label_space=space, recipe=recipe, info={"step": 7})
@@ -310,7 +319,7 @@ def test_an_impossible_width_is_refused(name, width, upsampling):
 
 @latent
 def test_the_latent_vector_decides_the_image(name):
-    generator = scattered(make(name, z_dim=4, size=(64, 64))).eval()
+    generator = scattered(name, z_dim=4, size=(64, 64)).eval()
     assert generator.z_dim == 4
     ids = drawn(2, 64, 64)
     z = torch.randn(2, 4)
@@ -321,7 +330,7 @@ def test_the_latent_vector_decides_the_image(name):
 
 @latent
 def test_without_a_latent_vector_one_is_drawn_by_torchs_random_numbers(name):
-    generator = scattered(make(name, z_dim=4, size=(64, 64))).eval()
+    generator = scattered(name, z_dim=4, size=(64, 64)).eval()
     images = []
     with torch.no_grad():
         for seed in (1, 1, 2):
@@ -336,7 +345,7 @@ def test_without_a_latent_vector_one_is_drawn_by_torchs_random_numbers(name):
 
 @latent
 def test_one_latent_vector_serves_a_whole_batch(name):
-    generator = scattered(make(name, z_dim=4, size=(64, 64))).eval()
+    generator = scattered(name, z_dim=4, size=(64, 64)).eval()
     z = torch.randn(1, 4)
     with torch.no_grad():
         assert torch.equal(generator(drawn(2, 64, 64), z=z), generator(drawn(2, 64, 64), z=z.repeat(2, 1)))
@@ -382,7 +391,7 @@ def test_an_encoder_needs_a_latent_input(name):
 
 @with_encoder
 def test_a_style_photo_gives_the_mean_of_its_style(name):
-    generator = scattered(make(name, z_dim=4, size=(64, 64), encoder=True)).double().eval()
+    generator = scattered(name, z_dim=4, size=(64, 64), encoder=True).double().eval()
     photos = torch.rand(2, 3, 40, 56, dtype=torch.float64) * 2 - 1
     with torch.no_grad():
         mu, logvar = generator.encode(photos)
