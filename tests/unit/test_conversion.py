@@ -371,7 +371,7 @@ def test_training_starts_from_the_converted_weights(converted_file, tmp_path):
     path, recipe = converted_file
     converted = clade.read_checkpoint(path).generator
     run = _Run(recipe, tmp_path / "run", make_fabric(recipe), fresh=False, quiet=True)
-    ids = run.validation.read(0).ids.copy()
+    ids = run.feed.validation.read(0).ids.copy()
     with torch.no_grad():
         wanted = converted(ids)
         assert torch.equal(run.ema.generator(ids), wanted)  # what a validation would draw

@@ -244,7 +244,7 @@ def tiny_recipe(*overrides):
         "generator": {"name": "clade", "width": 2},
         "discriminator": {"width": 4, "layers": 2},
         "losses": {"perceptual": 0},
-        "training": {"steps": 8, "batch_size": 2, "accelerator": "cpu"},
+        "training": {"steps": 8, "batch_size": 2, "accelerator": "cpu", "precision": "fp32"},
     }
     return Recipe.from_dict(plain, overrides)
 
