@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _PIECE = 1 << 16
-"""Numbers of a temporary: 256 KB in float32, of which a core's own cache holds several; smaller ones cost more calls."""
+"""Numbers of a temporary: 256 KB in float32, several fit a core's own cache; smaller ones cost more calls."""
 _PIECE_ELSEWHERE = 1 << 25
 """The same off the CPU, where there is no such cache and launches cost."""
 
