@@ -625,7 +625,7 @@ def test_a_training_that_goes_wrong_later_keeps_the_state_of_before(call, tmp_pa
     from clade.training import fit
 
     folder = tmp_path / "run"
-    words = ["train", "scenes-tiny", "--out", folder, *TINY, "--training.save_every=2", "--training.steps=6", "--quiet"]
+    words = ["train", "scenes-tiny", "--out", folder, *TINY, "--training.save_every=2", "--training.steps=4", "--quiet"]
     original, calls = fit.training_step, []
 
     def spoiled(*args, **kwargs):

@@ -145,6 +145,7 @@ def explained(page: str) -> set[str]:
 # --- Tables -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README", *dict.fromkeys(tables.PAGES.values())])
 def test_tables_are_those_that_the_script_makes(page: str) -> None:
     text = text_of(SYSTEMS / f"{page}.md")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,12 @@ def test_the_demo_draws_streets_at_once_without_training(tmp_path: Path):
     assert len(np.unique(pixels[4:260, 350:692].reshape(-1, 3), axis=0)) > 1000  # a picture
 
 
-def test_the_demo_without_training_takes_no_words_for_it(tmp_path: Path):
-    command = [sys.executable, EXAMPLES / "demo.py", "--out", tmp_path / "run", "--no-training", *TINY]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--generator.width: changes the training" in done.stderr
+def test_the_demo_without_training_takes_no_words_for_it(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--out", str(tmp_path / "run"), "--no-training", *TINY])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(EXAMPLES / "demo.py"), run_name="__main__")
+    assert left.value.code == 2
+    assert "--generator.width: changes the training" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -682,6 +682,7 @@ def test_a_training_keeps_the_best_by_any_score_and_is_otherwise_the_same(tmp_pa
     assert again.scores["fd"] == pytest.approx(scored.best, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_keeps_its_best_score(tmp_path):
     short = {"best_by": "fd", "steps": 3, "validate_every": 0.25}  # of an epoch of 4 steps: at every step
     whole = train(small(tmp_path, **short), tmp_path / "whole", quiet=True)
