@@ -53,7 +53,7 @@ def linear(features_in: int, features_out: int) -> nn.Linear:
 
 
 def _initialize(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
-    if layer.weight.is_meta:
+    if layer.weight.is_meta:  # nothing to draw, over which torch takes its time
         return
     nn.init.xavier_normal_(layer.weight, gain=0.02)
     if layer.bias is not None:
