@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import clade
-from clade import LabelMap
+from clade import LabelMap, LabelPyramid
 from clade.data import Batch
 from clade.data.scenes import NAMES, UNKNOWN, draw_scene
 from clade.models import Generator
@@ -117,6 +117,24 @@ def maps_note() -> str:
     """A sentence for a table: where :func:`label_maps` come from."""
     found = real_maps(1, ROWS, (32, 32))
     return f"Label maps of {', '.join(found)}." if found else "No real label maps beside this checkout: drawn scenes."
+
+
+def others_note() -> str:
+    """A sentence for a table: how many pixels of :func:`label_maps` are not of the class of the first of their 2x2."""
+    shares = []
+    for name, maps in label_maps().items():
+        found = []
+        for side in (32, 64, 128, 256):
+            differ = []
+            for label_map in maps:
+                ids = LabelPyramid(label_map, ROWS).ids((side, side))
+                first = ids[:, ::2, ::2].repeat_interleave(2, 1).repeat_interleave(2, 2)
+                differ.append((ids != first).float().mean())
+            found.append(f"{100 * torch.stack(differ).mean():.1f}")
+        shares.append(f"{name} {', '.join(found)} %")
+    return (
+        f"Pixels of another class than the first of their 2x2, at 32x32, 64x64, 128x128, 256x256: {'; '.join(shares)}."
+    )
 
 
 def label_maps(count: int = 4) -> dict[str, list[LabelMap]]:
