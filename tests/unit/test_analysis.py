@@ -293,6 +293,7 @@ def test_tables_hold_the_numbers(found: Analysis, written: list[Path]) -> None:
         assert all(float(row["to"]) > float(row["from"]) for row in mine)
 
 
+@pytest.mark.slow
 def test_pictures_have_their_size_and_are_the_same_again(found: Analysis, written: list[Path], tmp_path: Path) -> None:
     again = analyze(generator(), label_maps(5), pictures=1, channels=3, seed=4)
     for path, other in zip(written, again.write(tmp_path), strict=True):

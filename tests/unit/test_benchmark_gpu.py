@@ -26,6 +26,7 @@ def session(tmp_path) -> Session:
     return session
 
 
+@pytest.mark.slow
 def test_every_part_runs_without_a_gpu(tmp_path, results):
     out = tmp_path / "out"
     assert program.main(["--device", "cpu", "--quick", "--out", str(out)]) == 0

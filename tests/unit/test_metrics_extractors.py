@@ -146,6 +146,7 @@ def test_inception_is_found_in_the_hub_cache(
     assert torch.equal(create_extractor("inception").network.fc.weight, inception.network.fc.weight)
 
 
+@pytest.mark.slow
 def test_python_of_the_docs_runs(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

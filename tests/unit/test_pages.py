@@ -73,6 +73,7 @@ def run(program, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @countable
 def test_drawing_and_training_in_a_program_leave_its_allocator_as_it_was(tmp_path):
     clade.save(clade.create_generator("clade", num_classes=3, width=2), tmp_path / "g.safetensors")

@@ -111,6 +111,7 @@ def test_the_cost_is_the_time_of_a_convolution_in_both_types(monkeypatch):
         assert emulation_cost() == 8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(instruction_set() == "other", reason="oneDNN's limit is of x86")
 def test_the_command_line_says_it_in_one_line():
     command = ["profile", "clade", "--size=32x32", "--width=1", "--time", "--rounds=1", "--precision=bf16"]

@@ -147,6 +147,7 @@ JUDGE = {
 }
 
 
+@pytest.mark.slow
 def test_a_judge_too_leaves_its_validation_to_the_next_call(tmp_path, monkeypatch, no_grace):
     made = JudgeRecipe.from_dict(JUDGE)
     train_judge(made, tmp_path / "whole", quiet=True)
@@ -169,11 +170,15 @@ def test_a_judge_too_leaves_its_validation_to_the_next_call(tmp_path, monkeypatc
 
 
 def test_a_second_signal_of_another_kind_ends_at_once():
-    with stop_on_signal() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with stop_on_signal() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.asked
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_grace_begins_when_the_stop_is_noticed(monkeypatch):
@@ -230,7 +235,7 @@ def free(monkeypatch):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("kind", ["generator", "judge"])
+@pytest.mark.parametrize("kind", ["generator", pytest.param("judge", marks=pytest.mark.slow)])
 def test_a_training_goes_on_with_the_threads_that_it_began_with_and_says_so(kind, tmp_path, capsys, free):
     def go(*options):
         if kind == "judge":
