@@ -20,7 +20,7 @@ def keep_pages() -> bool:
     """Tell glibc's allocator to keep freed memory for the next large tensor instead of giving it back to the system.
 
     By default every tensor past some MiB is mapped afresh, and the system clears its pages one by one when they are
-    first written to: 10 to 50 % of a forward (docs/performance.md). The setting holds for the whole process, whose
+    first written to: a part of a forward (docs/performance.md). The setting holds for the whole process, whose
     memory then never shrinks below its peak, so the command line makes it for its own process, and a program that uses
     the library decides itself. Elsewhere than on glibc nothing happens.
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from clade.engine.convolutions import PackedConv2d
-from clade.engine.doubling import Doubling
 from clade.engine.kernels import EAGER, Kernels, Lookup, picture_of
 from clade.engine.small import SmallFirst
 from clade.engine.tables import TableNorm
@@ -49,9 +48,7 @@ class FusedBlock(nn.Module):
         one, two, three = (norm.lookup(labels, size) if isinstance(norm, TableNorm) else None for norm in norms)
         add = self._extra(self.extra1, self.norm1, labels, size, x.dtype)
         add_shortcut = self._extra(self.extra_shortcut, self.norm_shortcut, labels, size, x.dtype, None)
-        doubling = None
-        if self.small is not None and one is not None and two is not None and one.index is two.index:
-            doubling = Doubling.of(one.index)
+        doubling = None if self.small is None else self.small.doubling(one, two)
         if self.small is None or doubling is None:
             y, shortcut = self._inputs(x, one, two)
             y = self._modulated(convolve(self.conv1, y, add), three, 0.2, upsample=False)

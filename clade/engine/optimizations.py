@@ -134,7 +134,9 @@ class SmallConvolutions(Optimization):
     @staticmethod
     def _doubles(module: nn.Module) -> bool:
         # Where the number of channels stays, the weights are many against the pixels.
-        return isinstance(module, FusedBlock) and module.upsample and isinstance(module.norm_shortcut, TableNorm)
+        if not isinstance(module, FusedBlock) or not module.upsample or not isinstance(module.norm_shortcut, TableNorm):
+            return False
+        return isinstance(module.conv_shortcut, nn.Conv2d) and module.conv_shortcut.bias is None
 
 
 @OPTIMIZATIONS.register("bf16")

@@ -13,6 +13,8 @@ from clade.engine.doubling import Doubling
 from clade.engine.kernels import Kernels, Lookup, picture_of, pixels_of, spread
 from clade.nn.modulation_plain import look_up_plain, scaled_plain
 
+_MOST = 1 << 26  # values of the table of what the others add
+
 
 class SmallFirst(nn.Module):
     """A block's first convolution and its shortcut's, computed on the features before the upsampling.
@@ -36,6 +38,18 @@ class SmallFirst(nn.Module):
         self.shortcut.weight = nn.Parameter(shortcut.weight.detach(), requires_grad=False)
         self.shortcut_of_others = nn.Linear(shortcut.in_channels, shortcut.out_channels, bias=False)
         self.shortcut_of_others.weight = nn.Parameter(shortcut.weight.detach().flatten(1), requires_grad=False)
+
+    def doubling(self, one: Lookup | None, two: Lookup | None) -> Doubling | None:
+        """Which pixels are computed apart; None where the block is to compute them all.
+
+        That is for layers of two kinds, and for maps of which too many pixels differ, or more than there is memory for.
+        """
+        if one is None or two is None or one.index is not two.index or (one.offsets is None) != (two.offsets is None):
+            return None
+        found = Doubling.of(one.index)
+        if found is not None and self.conv is not None and 9 * len(found.others) * self.conv.out_channels > _MOST:
+            return None
+        return found
 
     def forward(
         self, kernels: Kernels, x: Tensor, one: Lookup, two: Lookup, doubling: Doubling
@@ -114,8 +128,8 @@ class UpsampledConv2d(nn.Module):
         if len(others):
             pixels, which = doubling.reached
             difference = others - torch.index_select(pixels_of(small), 0, doubling.parents)
+            difference = F.pad(difference, [0, 0, 0, 1])  # nothing comes of none
             table = self.taps(difference).view(-1, self.out_channels).float()
-            table = F.pad(table, [0, 0, 0, 9])  # of none
             rows.index_add_(0, at[pixels], F.embedding_bag(which, table, mode="sum").to(rows.dtype))
         return rows, at
 

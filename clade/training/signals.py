@@ -80,11 +80,9 @@ def stop_on_signal() -> Iterator[Stop]:
 
     def ask(number: int, frame: Any) -> None:
         stop.requested = True
-        restore()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # Not what was there before: a shell ignores SIGINT for its background jobs, and a second one must still count.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     # Python allows handlers in the main thread only; elsewhere, in a notebook's thread say, no signal can stop the run.
     try:
@@ -95,4 +93,6 @@ def stop_on_signal() -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        restore()
+        for number, handler in before.items():
+            if handler is not None:  # None: it is not Python's, and cannot be put back
+                signal.signal(number, handler)

@@ -41,7 +41,7 @@ def call(capsys):
         except SystemExit as leave:  # argparse's help
             code = leave.code
         out, err = capsys.readouterr()
-        return code, out, re.sub(r"\ADrawing \d+ label maps.*: cpu, .*\n", "", err)  # as every drawing begins
+        return code, out, re.sub(r"\ADrawing \d+ label maps?.*: cpu, .*\n", "", err)  # as every drawing begins
 
     return run
 

@@ -14,6 +14,7 @@ from clade import LabelMap, create_generator
 from clade.engine import Engine
 from clade.engine.blocks import FusedBlock
 from clade.engine.doubling import MOST_OTHERS, Doubling
+from clade.engine.kernels import Lookup
 from clade.engine.small import UpsampledConv2d
 
 pytestmark = pytest.mark.processor
@@ -176,3 +177,24 @@ def test_positions_leave_the_first_convolution_to_all_pixels_and_the_shortcut_to
         block.conv_shortcut.register_forward_hook(lambda *_: convolved.append("shortcut"))
     fast(regions(cell=32))
     assert convolved == ["first"] * 4
+
+
+def test_more_others_than_there_is_memory_for_are_left_to_the_convolution_of_all_pixels(monkeypatch):
+    monkeypatch.setattr("clade.engine.small._MOST", 0)
+    maps = regions()
+    torch.testing.assert_close(engine()(maps), generator()(maps).detach(), atol=1e-5, rtol=0)
+    block = next(part for part in engine().generator.modules() if isinstance(part, FusedBlock) and part.small)
+    index = torch.zeros(1, 4, 4, dtype=torch.int32)
+    tables = (torch.ones(2, 1), torch.ones(2, 1))
+    assert block.small.doubling(Lookup(index, *tables), Lookup(index, *tables)) is not None  # without others
+    index[0, 0, 1] = 1
+    assert block.small.doubling(Lookup(index, *tables), Lookup(index, *tables)) is None
+
+
+def test_layers_that_vary_differently_are_left_to_the_convolution_of_all_pixels():
+    block = next(part for part in engine().generator.modules() if isinstance(part, FusedBlock) and part.small)
+    index = torch.zeros(1, 4, 4, dtype=torch.int32)
+    plain = Lookup(index, torch.ones(1, 1), torch.ones(1, 1))
+    varying = Lookup(index, torch.ones(1, 1), torch.ones(1, 1), torch.ones(1), torch.ones(1, 2, 4, 4), torch.ones(2, 3))
+    assert block.small.doubling(plain, plain) is not None
+    assert block.small.doubling(plain, varying) is None

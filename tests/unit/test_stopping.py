@@ -169,14 +169,17 @@ def test_a_judge_too_leaves_its_validation_to_the_next_call(tmp_path, monkeypatc
     assert read_judge(folder / "last.safetensors").info["ceiling"] is not None
 
 
-def test_a_second_signal_of_another_kind_ends_at_once():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_second_signal_of_another_kind_ends_at_once(ignored):
+    """Also where SIGINT was ignored, as shells do for background jobs."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
     try:
         with stop_on_signal() as stop:
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.asked
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == (signal.SIG_IGN if ignored else signal.default_int_handler)
     finally:
         signal.signal(signal.SIGINT, before)
 
