@@ -123,9 +123,8 @@ def generate(
         Pipeline(workers, 2 * at_once + 2) as pipeline,
     ):
         many = f", {samples} pictures of each" if samples > 1 else ""
-        bar.say(
-            f"Drawing {len(files)} label map{'s' * (len(files) != 1)}{many}: {runs_on(synthesizer.device, synthesizer.precision)}."
-        )
+        maps = f"{len(files)} label map{'s' * (len(files) != 1)}"
+        bar.say(f"Drawing {maps}{many}: {runs_on(synthesizer.device, synthesizer.precision)}.")
         drawer = Drawer(request, pipeline, out, endings, at_once, bar.advance)
         in_order = partial(by_size, read_sizes=size is None, read_instances=synthesizer.generator.uses_instances)
         rest = files
