@@ -230,6 +230,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_commands_of_the_multi_modal_page_write_the_files_that_it_names(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +262,7 @@ def test_python_of_the_multi_modal_page_does_what_it_says(workplace: Path) -> No
     assert Image.open("sheet.png").size == (5 * 64 + 6 * 4, 64 + 2 * 4)
 
 
+@pytest.mark.slow
 def test_the_demo_page_draws_what_it_paints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     painting, drawing = blocks(ROOT / "docs/demo.md", "python")
@@ -279,6 +281,7 @@ def test_the_demo_page_draws_what_it_paints(tmp_path: Path, monkeypatch: pytest.
     assert Path("demo32-half.safetensors").stat().st_size < Path("demo32.safetensors").stat().st_size * 0.6
 
 
+@pytest.mark.slow
 def test_commands_of_the_systems_page_run(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for line in commands(SYSTEMS / "README.md") if line.startswith("clade profile")]
     assert lines

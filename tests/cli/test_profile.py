@@ -41,6 +41,7 @@ def test_both_conventions_stand_side_by_side(call):
     assert round(float(spade_row["MACs, paper (G)"]), 1) == 181.3
 
 
+@pytest.mark.slow
 def test_without_names_come_the_generators_that_the_paper_compares(call):
     code, out, _ = call("--dataset", "celebamask-hq", "--format", "json", *TINY)
     assert code == 0
@@ -85,6 +86,7 @@ def test_tables_for_eyes(call, style):
     assert len({len(line.split("|")) for line in lines}) == 1
 
 
+@pytest.mark.slow
 def test_time_and_memory_are_measured_when_asked(call):
     code, out, _ = call("clade", "spade", "--time", "--memory", "--rounds", 2, "--format", "csv", *TINY)
     assert code == 0
@@ -106,6 +108,7 @@ def test_a_checkpoint_is_profiled_as_it_is(call, tmp_path):
     assert float(own["params (M)"]) == sum(p.numel() for p in generator.parameters()) / 1e6
 
 
+@pytest.mark.slow
 def test_the_papers_tables_stand_beside_ours(call):
     code, out, _ = call("--tables", "--dataset", "coco-stuff", "--format", "json")
     assert code == 0

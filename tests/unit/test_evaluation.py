@@ -388,9 +388,9 @@ def test_what_is_wrong_is_said(one, options, message):
         evaluate(one, **{"extractor": EXTRACTOR, "weights": RANDOM, **options})
 
 
-@pytest.mark.parametrize(("instructions", "expected"), [("avx2", "fp32"), ("amx", "bf16")])
-def test_a_protocol_says_what_was_drawn_in_not_auto(one, monkeypatch, instructions, expected):
-    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+@pytest.mark.parametrize(("multiplies", "expected"), [(False, "fp32"), (True, "bf16")])
+def test_a_protocol_says_what_was_drawn_in_not_auto(one, monkeypatch, multiplies, expected):
+    monkeypatch.setattr("clade.processor.multiplies_in_bf16", lambda device: multiplies)
     assert evaluate(one, metrics=["l1"]).protocol["precision"] == "fp32"  # the same scores on every machine
     assert evaluate(one, metrics=["l1"], precision="auto").protocol["precision"] == expected
 
