@@ -29,17 +29,18 @@ test-all: test test-slow
 
 # A processor with AVX2 alone, as most laptops have; what depends on it, in some two minutes.
 test-avx2: $(READY)
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) --dist worksteal -m "processor and not slow"
+	ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) --dist worksteal -m "processor and not slow"
 
 # All instruction sets that this processor has: where a limit changes nothing, its own are that set already.
 test-processors: $(READY)
 	asked='from clade.processor import instruction_set; print(instruction_set())'; \
 	own=$$($(BIN)/python -c "$$asked"); \
-	for limit in AVX2:avx2 AVX512_CORE:avx512; do \
-		export ONEDNN_MAX_CPU_ISA=$${limit%:*} ATEN_CPU_CAPABILITY=$${limit#*:}; \
+	for limit in AVX2:avx2:AVX2 AVX512_CORE:avx512:AVX512; do \
+		export ONEDNN_MAX_CPU_ISA=$${limit%%:*} MKL_ENABLE_INSTRUCTIONS=$${limit##*:}; \
+		limit=$${limit%:*}; export ATEN_CPU_CAPABILITY=$${limit#*:}; \
 		if [ "$$($(BIN)/python -c "$$asked")" != "$$own" ]; then $(PYTEST) --dist loadfile -m processor || exit 1; fi; \
 	done; \
-	unset ONEDNN_MAX_CPU_ISA ATEN_CPU_CAPABILITY; \
+	unset ONEDNN_MAX_CPU_ISA MKL_ENABLE_INSTRUCTIONS ATEN_CPU_CAPABILITY; \
 	$(PYTEST) --dist loadfile -m processor
 
 lint: $(READY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clade.engine.convolutions import PackedConv2d
+from clade.engine.convolutions import convolve
 from clade.engine.kernels import EAGER, Kernels, Lookup, picture_of
 from clade.engine.small import SmallFirst
 from clade.engine.tables import TableNorm
@@ -51,16 +51,16 @@ class FusedBlock(nn.Module):
         doubling = None if self.small is None else self.small.doubling(one, two)
         if self.small is None or doubling is None:
             y, shortcut = self._inputs(x, one, two)
-            y = self._modulated(_convolve(self.conv1, y, add), three, 0.2, upsample=False)
+            y = self._modulated(convolve(self.conv1, y, add), three, 0.2, upsample=False)
             if self.conv_shortcut is not None:
-                shortcut = _convolve(self.conv_shortcut, shortcut, add_shortcut)
+                shortcut = convolve(self.conv_shortcut, shortcut, add_shortcut)
         else:
             assert one is not None
             assert two is not None
             first, shortcut = self.small(self.kernels, x, one, two, doubling)
             shortcut = shortcut if add_shortcut is None else shortcut + add_shortcut
             if first is None:
-                y = _convolve(self.conv1, self._modulated(x, one, 0.2, self.upsample), add)
+                y = convolve(self.conv1, self._modulated(x, one, 0.2, self.upsample), add)
                 y = self._modulated(y, three, 0.2, upsample=False)
             else:
                 rows, at = first
@@ -70,7 +70,7 @@ class FusedBlock(nn.Module):
                     y = picture_of(torch.index_select(rows, 0, at), doubling.index)
                     y = self._modulated(y if add is None else y + add, three, 0.2, upsample=False)
         extra = self._extra(self.extra2, self.norm2, labels, size, y.dtype)
-        return _convolve(self.conv2, y, shortcut if extra is None else shortcut + extra)
+        return convolve(self.conv2, y, shortcut if extra is None else shortcut + extra)
 
     def _inputs(self, x: Tensor, one: Lookup | None, two: Lookup | None) -> tuple[Tensor, Tensor]:
         """What the first convolution and the shortcut get."""
@@ -123,10 +123,3 @@ def _cut(conv: nn.Conv2d, norm: NormLayer) -> tuple[nn.Module, nn.Module | None]
             part.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
         parts.append(part)
     return parts[0], parts[1]
-
-
-def _convolve(conv: nn.Module, x: Tensor, add: Tensor | None) -> Tensor:
-    if isinstance(conv, PackedConv2d):
-        return conv(x, add)
-    y = conv(x)
-    return y if add is None else y + add

@@ -24,6 +24,8 @@ class PackedConv2d(nn.Module):
         shape: (N, H, W) of features to stay with, for features whose N changes from call to call.
     """
 
+    adds = True
+
     def __init__(self, conv: nn.Conv2d, shape: tuple[int, int, int] | None = None) -> None:
         super().__init__()
         assert packable(conv)
@@ -78,3 +80,10 @@ def packable(module: nn.Module) -> bool:
         return False
     dtype = module.weight.dtype
     return dtype == torch.float32 or (dtype == torch.bfloat16 and convolves_in_bf16())
+
+
+def convolve(conv: nn.Module, x: Tensor, add: Tensor | None) -> Tensor:
+    """A convolution and another map of its outputs' shape, in one pass where the layer can."""
+    if add is None:
+        return conv(x)
+    return conv(x, add) if getattr(conv, "adds", False) else conv(x) + add

