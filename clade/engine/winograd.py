@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,7 +19,7 @@ is off by 1.5 times the rounding of the plain sum; with the usual 0, 1, -1, 2, -
 _TILES = {3: (4, 2), 2: (3, 2)}
 """Sides of the outputs computed together, by the kernel's side."""
 _MOST_WEIGHTS = 1 << 25  # numbers of a layer's transformed weights: 128 MiB
-_STRIP = 256  # tiles transformed and multiplied at a time: enough for the products, few enough for the caches
+_STRIP = 512  # tiles transformed and multiplied at a time: enough for the products, few enough for the caches
 # What memory costs, in multiply-adds of the same time: reading a weight, and a number in both transforms.
 _COSTS = {"avx2": (15, 45), "avx512": (30, 90)}
 
@@ -113,26 +115,18 @@ class WinogradConv2d(nn.Module):
     def _draw(self, f: Form, weight: Tensor, x: Tensor, out: Tensor) -> None:
         """One picture (H, W, C_in) -> (h, w, C_out), where h is a multiple of the outputs; without bias."""
         m, n = f.outputs, f.points
-        height, width, channels = x.shape
         down, across = out.shape[0] // m, -(-out.shape[1] // m)
-        row = across * m * channels
-        # A row of nothing above and below, as the kernel reaches; beside a row lie its neighbours.
-        buffer = x.new_empty((down * m + 2) * row)
-        buffer[:row] = 0
-        buffer[(1 + height) * row :] = 0
-        inside = buffer[row : (1 + height) * row].view(height, across * m, channels)
-        inside[:, :width] = x
-        inside[:, width:] = 0
         strip = min(down, max(1, _STRIP // across))
         for begin in range(0, down, strip):
             k = min(strip, down - begin)
-            v = self._transformed(f, buffer[begin * m * row :], k, across, width)
-            products = x.new_empty(n, n, k * across, self.out_channels)
+            v = self._transformed(f, self._lines(x, begin * m - 1, k * m + 2, across * m), k, across, x.shape[1])
+            products = _memory("products", (n, n, k * across, self.out_channels))
             for part, kernel, product in zip(v, weight, products, strict=True):
                 torch.bmm(part.transpose(0, 1), kernel, out=product)
             # (n, n, k, across * C): first the rows of every line of tiles, then the columns of every tile
             line = across * self.out_channels
-            z = torch.bmm(f.a.expand(n * k, m, n), products.as_strided((n * k, n, line), (line, n * k * line, 1)))
+            z = _memory("sums", (n * k, m, line))
+            torch.bmm(f.a.expand(n * k, m, n), products.as_strided((n * k, n, line), (line, n * k * line, 1)), out=z)
             tiles = k * m * across
             columns = z.as_strided((tiles, n, self.out_channels), (self.out_channels, tiles * self.out_channels, 1))
             into = out[begin * m : (begin + k) * m]
@@ -142,18 +136,31 @@ class WinogradConv2d(nn.Module):
                 o = torch.bmm(f.a.expand(tiles, m, n), columns)
                 into.copy_(o.view(k * m, across * m, self.out_channels)[:, : out.shape[1]])
 
-    def _transformed(self, f: Form, buffer: Tensor, down: int, across: int, width: int) -> Tensor:
+    def _lines(self, x: Tensor, top: int, rows: int, width: int) -> Tensor:
+        """Rows of a picture from ``top`` on, (rows, width, C); nothing where it has none."""
+        height = x.shape[0]
+        lines = _memory("lines", (rows, width, x.shape[2]))
+        above, below = max(0, -top), max(0, top + rows - height)
+        lines[:above] = 0
+        lines[rows - below :] = 0
+        inside = lines[above : rows - below]
+        inside[:, : x.shape[1]] = x[top + above : top + rows - below]
+        inside[:, x.shape[1] :] = 0
+        return lines
+
+    def _transformed(self, f: Form, lines: Tensor, down: int, across: int, width: int) -> Tensor:
         """Lines (rows, across * m, C) -> B d B^T of every tile, (n, down * across, n, C)."""
         m, n, channels = f.outputs, f.points, self.in_channels
         row = across * m * channels
-        y = buffer.new_empty(n * down * row + 2 * channels)  # with a pixel of nothing before and after
+        y = _memory("rows", (n * down * row + 2 * channels,))  # with a pixel of nothing before and after
         y[:channels] = 0
         y[-channels:] = 0
-        lines = y[channels:-channels].view(n, down, row)
+        of_lines = y[channels:-channels].view(n, down, row)
         for i in range(down):
-            torch.mm(f.b, buffer[i * m * row :][: n * row].view(n, row), out=lines[:, i])
+            torch.mm(f.b, lines.view(-1, row)[i * m : i * m + n], out=of_lines[:, i])
         tiles = y.as_strided((n * down * across, n, channels), (m * channels, channels, 1))
-        v = torch.bmm(f.b.expand(len(tiles), n, n), tiles)
+        v = _memory("tiles", (len(tiles), n, channels))
+        torch.bmm(f.b.expand(len(tiles), n, n), tiles, out=v)
         if width == across * m and self.kernel == 3:  # what a row's ends see of other rows is no part of the picture
             ends = v.view(n, down, across, n, channels)
             beside = y.as_strided((2, n, down, channels), (row + channels, down * row, row, 1))
@@ -171,6 +178,20 @@ class WinogradConv2d(nn.Module):
             whole = torch.bmm(f.g.expand(f.points, -1, -1), half)
             self._prepared = outputs, whole.view(f.points, f.points, self.in_channels, self.out_channels)
         return self._prepared[1]
+
+
+_kept = threading.local()
+
+
+def _memory(role: str, shape: tuple[int, ...]) -> Tensor:
+    """Memory kept for the next strip and layer, which is then in the caches still; a role's last content is lost."""
+    numbers = math.prod(shape)
+    kept: Tensor | None = getattr(_kept, role, None)
+    if kept is None or len(kept) < numbers:
+        with torch.inference_mode(False):  # else nothing outside of inference mode could write to it
+            kept = torch.empty(numbers)
+        setattr(_kept, role, kept)
+    return kept[:numbers].view(shape)
 
 
 def suitable(module: nn.Module) -> bool:
