@@ -13,6 +13,9 @@ from clade.processor import instruction_set
 # One thread per process, also in those that tests start: the test processes already share the cores among them, and
 # threads that wait for each other on busy cores take several times as long. Read when torch is loaded, so set before.
 os.environ["OMP_NUM_THREADS"] = "1"
+# As the command line sets it: where a test asks for more threads, those that wait leave the cores to the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # What torch.compile keeps on disk is found again under another limit on the instruction set, and crashed the process.
 _kernels = Path(tempfile.gettempdir()) / f"clade_kernels_{os.getuid()}_{instruction_set()}"
