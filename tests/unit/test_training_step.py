@@ -163,8 +163,9 @@ def test_gradients_equal_those_of_two_separate_passes(name, edges):
         for (key, a), b in zip(ours.named_parameters(), expected.parameters(), strict=True):
             # Losses are averaged in float32, whatever the type of the networks.
             assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-12 + 1e-6 * b.grad.abs().max().item()), key
+    state = discriminator.state_dict()
     for key, value in own_discriminator.state_dict().items():
-        assert torch.allclose(discriminator.state_dict()[key], value), key
+        assert torch.allclose(state[key], value), key
 
 
 def test_a_term_of_weight_0_is_not_computed():
@@ -324,11 +325,12 @@ def test_the_moving_average_equals_its_equation(decay):
             for value in generator.state_dict().values():
                 value.copy_(torch.randn_like(value)) if value.is_floating_point() else value.add_(step)
         ema.update(generator, step)
-        expected = by_hand(expected, generator.state_dict(), step, decay)
+        state = generator.state_dict()
+        expected = by_hand(expected, state, step, decay)
         for key, value in ema.generator.state_dict().items():
             assert torch.allclose(value.double(), expected[key].double(), atol=1e-6), key
             if decay == 0 or not value.is_floating_point() or key.endswith(("._u", "._v")):
-                assert torch.equal(value, generator.state_dict()[key]), key
+                assert torch.equal(value, state[key]), key
 
 
 def test_the_moving_average_warms_up():
