@@ -65,14 +65,14 @@ def one_hot(batch, edges):
     ids = batch.label_map.ids
     planes = [torch.stack([(ids == k).float() for k in range(ROWS)], 1)]
     if edges:  # by hand: any of the four neighbours has another number
-        number = batch.label_map.instances
+        number = batch.label_map.instances.tolist()
         edge = torch.zeros(len(batch), 1, *ids.shape[1:])
         for n in range(len(batch)):
             for y in range(ids.shape[1]):
                 for x in range(ids.shape[2]):
                     around = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
                     inside = [(j, i) for j, i in around if 0 <= j < ids.shape[1] and 0 <= i < ids.shape[2]]
-                    edge[n, 0, y, x] = any(number[n, j, i] != number[n, y, x] for j, i in inside)
+                    edge[n, 0, y, x] = any(number[n][j][i] != number[n][y][x] for j, i in inside)
         planes.append(edge)
     return torch.cat(planes, 1)
 
@@ -128,7 +128,8 @@ def test_losses_equal_their_definitions(edges):
 @pytest.mark.parametrize("edges", [False, True])
 def test_gradients_equal_those_of_two_separate_passes(name, edges):
     """As published: one batch of fake and real for the generator, and again for the discriminator."""
-    generator, discriminator = networks(edges, dtype=torch.float64, z_dim=6, size=(32, 32), encoder=True)
+    latent = {"z_dim": 6, "size": (32, 32), "encoder": True, "encoder_width": 4}
+    generator, discriminator = networks(edges, dtype=torch.float64, **latent)
     if name != "multiscale":
         discriminator = DISCRIMINATORS[name](ROWS + edges + 3, width=4).double().train()
     weights = objective(vgg=VGGPerceptual("random").double(), perceptual=3.0)
