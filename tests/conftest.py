@@ -19,15 +19,21 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# What torch.compile keeps on disk is found again under another limit on the instruction set, and crashed the process.
-_kernels = Path(tempfile.gettempdir()) / f"clade_kernels_{os.getuid()}_{instruction_set()}"
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_kernels))
-
 # Shared machines stall now and then, so no example has a deadline. CI draws the same examples every time: what it
 # refuses must be the change's own fault.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What torch.compile keeps on disk is found again under another limit on the instruction set, and crashed the
+    process. Asking for the set loads torch, which a process that only hands out tests to others need not wait for.
+    """
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    kernels = Path(tempfile.gettempdir()) / f"clade_kernels_{os.getuid()}_{instruction_set()}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
 
 
 @pytest.hookimpl(trylast=True)
