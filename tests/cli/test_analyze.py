@@ -73,11 +73,6 @@ def read(path: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def without_histograms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their picture takes seconds, and one test looks at all files."""
-    monkeypatch.setattr("clade.analysis.result.draw_histograms", lambda _, path: path)
-
-
 def test_it_prints_and_writes_the_numbers_of_its_own_validation_data(call: Call) -> None:
     write_checkpoint("s.safetensors")
     code, out = call("s.safetensors", "--out", "out", "--maps", "3", "--pictures", "1")
@@ -102,7 +97,8 @@ def test_it_prints_and_writes_the_numbers_of_its_own_validation_data(call: Call)
 
 
 def test_ratios_are_those_of_the_profile(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_histograms(monkeypatch)
+    # Their picture takes seconds; the test above has it written, the one below has it drawn.
+    monkeypatch.setattr("clade.analysis.result.draw_histograms", lambda _, path: path)
     write_checkpoint("s.safetensors")
     call("s.safetensors", "--out", "out", "--maps", "1", "--pictures", "0", "--layers", "blocks.0.*")
     pairs = layer_pairs(clade.read_checkpoint("s.safetensors").generator, (64, 96))
@@ -115,7 +111,6 @@ def test_ratios_are_those_of_the_profile(call: Call, monkeypatch: pytest.MonkeyP
 
 
 def test_label_files_of_any_size_and_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_histograms(monkeypatch)
     monkeypatch.setattr("clade.analysis.figures._save", lambda *_: None)  # the numbers are what is looked at
     write_checkpoint("c.safetensors", recipe=False, name="clade")
     write_labels("data/labels")
