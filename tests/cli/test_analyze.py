@@ -96,7 +96,9 @@ def test_it_prints_and_writes_the_numbers_of_its_own_validation_data(call: Call)
     assert sum(line.startswith("out/maps-") for line in listed) == 1
 
 
-def test_ratios_are_those_of_the_profile(call: Call) -> None:
+def test_ratios_are_those_of_the_profile(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Their picture takes seconds; the test above has it written, the one below has it drawn.
+    monkeypatch.setattr("clade.analysis.result.draw_histograms", lambda _, path: path)
     write_checkpoint("s.safetensors")
     call("s.safetensors", "--out", "out", "--maps", "1", "--pictures", "0", "--layers", "blocks.0.*")
     pairs = layer_pairs(clade.read_checkpoint("s.safetensors").generator, (64, 96))

@@ -49,7 +49,7 @@ def workplace(tmp_path_factory) -> Path:
     (root / "data/classes.json").write_text(json.dumps(space.to_dict()), encoding="utf-8")
     content = {
         "data": {"name": "folder", "root": str(root / "data"), "size": [64, 64]},
-        "network": {"architecture": "unet", "encoder": "resnet18"},
+        "network": {"architecture": "unet", "encoder": "mobilenet_v2"},
         "training": {"steps": 2, "batch_size": 2, "accelerator": "cpu"},
     }
     content["network"]["options"] = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
@@ -140,7 +140,7 @@ def test_score_of_other_classes_says_which_are_not_counted(workplace, tmp_path, 
 def test_info_says_what_a_judge_is(workplace, capsys):
     assert commands_judge.info(workplace / "run/best.safetensors") == 0
     out = capsys.readouterr().out
-    assert re.search(r"^judge +tiny: unet, resnet18, \d+\.\d+ M parameters$", out, re.M)
+    assert re.search(r"^judge +tiny: unet, mobilenet_v2, \d+\.\d+ M parameters$", out, re.M)
     assert re.search(r"^ceiling +mIoU 0\.\d+, pixel accuracy 0\.\d+ on 3 held-out photos$", out, re.M)
 
 

@@ -117,8 +117,9 @@ def test_the_power_iteration_moves_once_for_fake_and_real(name):
     other(torch.cat([labels().one_hot((32, 48)), photos()], 1))
     vectors = {key: value for key, value in discriminator.state_dict().items() if key.endswith(("._u", "._v"))}
     assert vectors
+    state = other.state_dict()
     for key, value in vectors.items():
-        assert torch.equal(value, other.state_dict()[key]), key
+        assert torch.equal(value, state[key]), key
 
 
 @scoring
@@ -194,8 +195,9 @@ def test_losses_move_the_power_iteration_once(name):
         for layer in once.modules():
             if parametrize.is_parametrized(layer, "weight"):
                 _ = layer.weight
+    state = once.state_dict()
     for key, value in judge.state_dict().items():
-        assert torch.equal(value, once.state_dict()[key]), key
+        assert torch.equal(value, state[key]), key
 
 
 @every

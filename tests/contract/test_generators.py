@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -352,11 +353,12 @@ def test_one_latent_vector_serves_a_whole_batch(name):
 
 
 @latent
-@pytest.mark.parametrize("shape", [(4,), (2, 5), (3, 4), (2, 4, 1)])
-def test_a_latent_vector_of_another_shape_is_refused(name, shape):
+def test_a_latent_vector_of_another_shape_is_refused(name):
     generator = make(name, z_dim=4, size=(64, 64)).eval()
-    with pytest.raises(CladeError, match=r"z has shape .* needed is \(2, 4\)"):
-        generator(drawn(2, 64, 64), z=torch.zeros(shape))
+    for shape in ((4,), (2, 5), (3, 4), (2, 4, 1)):
+        needed = re.escape(f"z has shape {shape}")
+        with pytest.raises(CladeError, match=rf"{needed}.* needed is \(2, 4\)"):
+            generator(drawn(2, 64, 64), z=torch.zeros(shape))
 
 
 @latent

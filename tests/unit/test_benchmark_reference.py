@@ -133,4 +133,5 @@ def test_a_training_step_moves_both_networks_and_the_statistics_twice(training, 
     norms = [layer for layer in training.generator.modules() if isinstance(layer, nn.BatchNorm2d)]
     counted = {key: value for key, value in before[0].items() if key.endswith("num_batches_tracked")}
     assert norms
-    assert all(int(training.generator.state_dict()[key]) == int(value) + 2 for key, value in counted.items())
+    after = training.generator.state_dict()
+    assert all(int(after[key]) == int(value) + 2 for key, value in counted.items())

@@ -57,8 +57,9 @@ def test_what_was_saved_is_read_back(saved, generator):
     assert checkpoint.label_space == SPACE
     assert checkpoint.recipe == {"seed": 1}
     assert checkpoint.info == {"version": clade.__version__}
+    state = checkpoint.generator.state_dict()
     for key, value in generator.state_dict().items():
-        assert torch.equal(checkpoint.generator.state_dict()[key], value)
+        assert torch.equal(state[key], value)
 
 
 def test_in_16_bits_large_tensors_are_rounded_small_ones_kept_and_all_read_as_float32(tmp_path):
@@ -106,9 +107,10 @@ def test_a_training_begins_with_weights_in_16_bits(tmp_path):
     theirs, ours = (create_generator("clade", num_classes=3, unknown_class=True, width=8) for _ in range(2))
     clade.save(theirs, tmp_path / "half.safetensors", label_space=SPACE, half=True)
     initialize(ours, str(tmp_path / "half.safetensors"), SPACE)
+    state = ours.state_dict()
     for key, value in theirs.state_dict().items():
-        assert ours.state_dict()[key].dtype == value.dtype
-        assert torch.allclose(ours.state_dict()[key], value, rtol=1e-3, atol=1e-7)
+        assert state[key].dtype == value.dtype
+        assert torch.allclose(state[key], value, rtol=1e-3, atol=1e-7)
 
 
 def test_any_safetensors_reader_can_open_it(saved, generator):

@@ -304,7 +304,6 @@ def saved(path, recipe):
     return path
 
 
-@pytest.mark.parametrize("spade_blocks", [0, 3])
 @pytest.mark.parametrize(
     "section",
     [
@@ -316,17 +315,18 @@ def saved(path, recipe):
     ],
     ids=lambda section: section["name"],
 )
-def test_the_recipe_that_is_carried_along_builds_the_converted_network(section, spade_blocks, tmp_path):
-    _, converted = convert_checkpoint(
-        saved(tmp_path / "s.safetensors", recipe_of(generator=section)), spade_blocks=spade_blocks
-    )
-    assert converted.recipe is not None
-    recipe = Recipe.from_dict(converted.recipe)
-    rebuilt = build_generator(recipe.generator, converted.label_space, recipe.data.size)
-    shapes = [{key: value.shape for key, value in g.state_dict().items()} for g in (rebuilt, converted.generator)]
-    assert shapes[0] == shapes[1]
-    assert rebuilt.name == converted.generator.name
-    assert converted.recipe["training"] == recipe_of().to_dict()["training"]
+def test_the_recipe_that_is_carried_along_builds_the_converted_network(section, tmp_path):
+    path = saved(tmp_path / "s.safetensors", recipe_of(generator=section))
+    for spade_blocks in (0, 3):
+        _, converted = convert_checkpoint(path, spade_blocks=spade_blocks)
+        assert converted.recipe is not None
+        recipe = Recipe.from_dict(converted.recipe)
+        with torch.device("meta"):  # shapes are what is looked at
+            rebuilt = build_generator(recipe.generator, converted.label_space, recipe.data.size)
+        shapes = [{key: value.shape for key, value in g.state_dict().items()} for g in (rebuilt, converted.generator)]
+        assert shapes[0] == shapes[1], spade_blocks
+        assert rebuilt.name == converted.generator.name
+        assert converted.recipe["training"] == recipe_of().to_dict()["training"]
 
 
 def test_info_tells_what_it_was_made_of(tmp_path):

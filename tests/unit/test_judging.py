@@ -496,7 +496,8 @@ class Coloured(Judge):
 def run(tmp_path_factory):
     """A training to its end: (its folder, its result)."""
     folder = tmp_path_factory.mktemp("judge") / "run"
-    return folder, train_judge(recipe("--training.steps", "40"), folder, quiet=True)
+    made = recipe("--training.steps", "40", "--training.validate_every", "10")
+    return folder, train_judge(made, folder, quiet=True)
 
 
 def test_training_learns_and_keeps_its_score_as_the_ceiling(run):
@@ -575,7 +576,8 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypat
 
 
 def test_a_killed_training_goes_on_from_the_last_saved_state(tmp_path, monkeypatch):
-    made = recipe("--training.steps", "4", "--training.save_every", "2", "--training.validate_every", "10")
+    options = ("--training.steps", "4", "--training.save_every", "2", "--training.validate_every", "10")
+    made = recipe(*options, "--network.encoder", "mobilenet_v2")
     step = fitting._Run._train_step
 
     def die(self, batch):
@@ -603,7 +605,7 @@ def test_a_folder_of_a_generator_is_not_gone_on_with(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     with pytest.raises(CladeError, match=r"no longer numbers.*learning\.lr"):
-        train_judge(recipe("--learning.lr", "1e30"), tmp_path, quiet=True)
+        train_judge(recipe("--learning.lr", "1e30", "--network.encoder", "mobilenet_v2"), tmp_path, quiet=True)
 
 
 # --- Recipes ----------------------------------------------------------------------------------------------------------

@@ -353,7 +353,8 @@ def test_timm_weights_that_lack_a_layer_are_refused(classes: int, tmp_path: Path
     save_file(network.state_dict(), file)
     network.reset_classifier(0)
     extractor = create_extractor("timm:resnet18", file)
-    assert all(torch.equal(value, network.state_dict()[key]) for key, value in extractor.network.state_dict().items())
+    state = network.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in extractor.network.state_dict().items())
     save_file({key: value for key, value in load_file(file).items() if not key.startswith("layer4")}, file)
     with pytest.raises(CheckpointError, match="not the weights of timm's 'resnet18'"):
         create_extractor("timm:resnet18", file)

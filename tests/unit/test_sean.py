@@ -319,7 +319,8 @@ def test_statistics_move_in_training_only():
     generator.train()
     generator.validation_latent(LabelMap(drawn(2)), photos(2))
     generator.encode(photos(2), LabelMap(drawn(2)))
-    assert all(torch.equal(generator.state_dict()[key], before[key]) for key in before if "style_" in key)
+    after = generator.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before if "style_" in key)
 
 
 def observe(rank, folder):
@@ -481,7 +482,8 @@ def test_sean_clade_is_sean_where_spades_modulation_is_one_per_class():
         spade.to_beta.weight[:, :, 1, 1] = beta.t()
         clade.gamma.copy_(1 + gamma)
         clade.beta.copy_(beta)
-    shared = {key: value for key, value in sean.state_dict().items() if key in ours.state_dict()}
+    known = ours.state_dict()
+    shared = {key: value for key, value in sean.state_dict().items() if key in known}
     missing = ours.load_state_dict(shared, strict=False).missing_keys
     assert missing
     assert all(".label." in key for key in missing)

@@ -32,7 +32,11 @@ def recipe(precision: str, *overrides: str) -> Recipe:
 def judge_recipe(precision: str, *overrides: str) -> JudgeRecipe:
     value = {
         "data": {"name": "scenes", "size": [64, 64], "options": {"count": 4, "val_count": 1}},
-        "network": {"architecture": "unet", "options": {"decoder_channels": [16, 8, 8, 8, 8]}},
+        "network": {
+            "architecture": "unet",
+            "encoder": "mobilenet_v2",
+            "options": {"encoder_depth": 3, "decoder_channels": [16, 8, 8]},
+        },
         "training": {"steps": 2, "batch_size": 2, "accelerator": "cpu", "threads": 1, "validate_every": 100},
     }
     return JudgeRecipe.from_dict(value, ["--training.precision", precision, *overrides])

@@ -65,14 +65,14 @@ def one_hot(batch, edges):
     ids = batch.label_map.ids
     planes = [torch.stack([(ids == k).float() for k in range(ROWS)], 1)]
     if edges:  # by hand: any of the four neighbours has another number
-        number = batch.label_map.instances
+        number = batch.label_map.instances.tolist()
         edge = torch.zeros(len(batch), 1, *ids.shape[1:])
         for n in range(len(batch)):
             for y in range(ids.shape[1]):
                 for x in range(ids.shape[2]):
                     around = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
                     inside = [(j, i) for j, i in around if 0 <= j < ids.shape[1] and 0 <= i < ids.shape[2]]
-                    edge[n, 0, y, x] = any(number[n, j, i] != number[n, y, x] for j, i in inside)
+                    edge[n, 0, y, x] = any(number[n][j][i] != number[n][y][x] for j, i in inside)
         planes.append(edge)
     return torch.cat(planes, 1)
 
@@ -128,7 +128,8 @@ def test_losses_equal_their_definitions(edges):
 @pytest.mark.parametrize("edges", [False, True])
 def test_gradients_equal_those_of_two_separate_passes(name, edges):
     """As published: one batch of fake and real for the generator, and again for the discriminator."""
-    generator, discriminator = networks(edges, dtype=torch.float64, z_dim=6, size=(32, 32), encoder=True)
+    latent = {"z_dim": 6, "size": (32, 32), "encoder": True, "encoder_width": 4}
+    generator, discriminator = networks(edges, dtype=torch.float64, **latent)
     if name != "multiscale":
         discriminator = DISCRIMINATORS[name](ROWS + edges + 3, width=4).double().train()
     weights = objective(vgg=VGGPerceptual("random").double(), perceptual=3.0)
@@ -163,8 +164,9 @@ def test_gradients_equal_those_of_two_separate_passes(name, edges):
         for (key, a), b in zip(ours.named_parameters(), expected.parameters(), strict=True):
             # Losses are averaged in float32, whatever the type of the networks.
             assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-12 + 1e-6 * b.grad.abs().max().item()), key
+    state = discriminator.state_dict()
     for key, value in own_discriminator.state_dict().items():
-        assert torch.allclose(discriminator.state_dict()[key], value), key
+        assert torch.allclose(state[key], value), key
 
 
 def test_a_term_of_weight_0_is_not_computed():
@@ -324,11 +326,12 @@ def test_the_moving_average_equals_its_equation(decay):
             for value in generator.state_dict().values():
                 value.copy_(torch.randn_like(value)) if value.is_floating_point() else value.add_(step)
         ema.update(generator, step)
-        expected = by_hand(expected, generator.state_dict(), step, decay)
+        state = generator.state_dict()
+        expected = by_hand(expected, state, step, decay)
         for key, value in ema.generator.state_dict().items():
             assert torch.allclose(value.double(), expected[key].double(), atol=1e-6), key
             if decay == 0 or not value.is_floating_point() or key.endswith(("._u", "._v")):
-                assert torch.equal(value, generator.state_dict()[key]), key
+                assert torch.equal(value, state[key]), key
 
 
 def test_the_moving_average_warms_up():
