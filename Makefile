@@ -33,7 +33,7 @@ test-avx2: $(READY)
 
 # All instruction sets that this processor has: where a limit changes nothing, its own are that set already.
 test-processors: $(READY)
-	asked='from clade.processor import instruction_set; print(instruction_set())'; \
+	asked='from clade.system.processor import instruction_set; print(instruction_set())'; \
 	own=$$($(BIN)/python -c "$$asked"); \
 	for limit in AVX2:avx2:AVX2 AVX512_CORE:avx512:AVX512; do \
 		export ONEDNN_MAX_CPU_ISA=$${limit%%:*} MKL_ENABLE_INSTRUCTIONS=$${limit##*:}; \

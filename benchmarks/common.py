@@ -1,4 +1,4 @@
-"""What every benchmark shares: timing in alternation (:mod:`clade.measure`), and the table it leaves behind."""
+"""What every benchmark shares: timing in alternation (:mod:`clade.system.measure`), and the table it leaves behind."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from clade.measure import alternate, machine_lines, machine_slug, processor, use_cores
-from clade.processor import instruction_set, limited
+from clade.system.measure import alternate, machine_lines, machine_slug, processor, use_cores
+from clade.system.processor import instruction_set, limited
 
 __all__ = ["RESULTS", "Row", "alternate", "machine_lines", "machine_slug", "processor", "use_cores", "write_table"]
 

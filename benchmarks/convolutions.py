@@ -23,7 +23,7 @@ from clade.engine.convolutions import PackedConv2d, can_pack
 from clade.engine.winograd import WinogradConv2d, can_multiply, suitable
 from clade.labels import LabelMap
 from clade.nn import fold_spectral_norm
-from clade.processor import multiplies_in_bf16
+from clade.system.processor import multiplies_in_bf16
 
 SEED = 0
 

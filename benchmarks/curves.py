@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from clade.images import save_png
+from clade.io.images import save_png
 
 PANEL = (420, 220)
 COLORS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189))

@@ -46,7 +46,7 @@ from benchmarks.reference.process import Worker, run_command, serve
 from benchmarks.reference.table import COLUMNS, Bar, line
 from clade import LabelMap
 from clade.engine import Engine, keep_pages
-from clade.processor import instruction_set, resolve_precision
+from clade.system.processor import instruction_set, resolve_precision
 
 NETWORKS = ("clade", "none", "clade-icpe", "spade")
 PARTS = ("speed", "spade", "memory", "start", "ideas")

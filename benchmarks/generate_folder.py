@@ -22,7 +22,7 @@ from benchmarks.common import Row, alternate, use_cores, write_table
 from clade import LabelSpace, Synthesizer, create_generator
 from clade.data import scenes
 from clade.engine import keep_pages
-from clade.generation import Pace, generate
+from clade.synthesis import Pace, generate
 
 SEED = 0
 CAMVID = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from benchmarks.common import write_table
-from clade.checkpoints import LARGE, read_checkpoint
-from clade.conversion import difference
-from clade.generation import find_labels
 from clade.labels import LabelMap, read_label
+from clade.models.checkpoints import LARGE, read_checkpoint
+from clade.synthesis import find_labels
+from clade.tools.conversion import difference
 
 PARTS: dict[str, Callable[[str, torch.Tensor], bool]] = {
     "everything": lambda key, value: True,

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.common import Row, write_table
 from clade import LabelMap, Recipe, Synthesizer, create_generator
-from clade.threads import choose_threads
+from clade.system.threads import choose_threads
 from clade.training.fit import stepper
 
 SEED = 0
@@ -42,7 +42,7 @@ COLUMNS = (
 )
 CHOSEN = "chosen"
 WAITING = {"asleep": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}, "spinning": {}}
-"""What clade/cli.py sets, and what torch does without it; read when torch loads."""
+"""What clade/cli/__init__.py sets, and what torch does without it; read when torch loads."""
 
 
 def main() -> None:
@@ -74,8 +74,8 @@ def main() -> None:
             f"two pictures of {2 * args.size}x{2 * args.size}, both in fp32; rounds in turn ({args.rounds}, and "
             f"{max(2, args.rounds // 3)} where threads spin), the second of two calls each time. The neighbour is a "
             "process of another session that computes without end on whatever core it gets. 'Chosen' is what "
-            "clade.threads takes when the work starts, and in how many rounds which number; the last column is 1 "
-            "thread's median over this one.",
+            "clade.system.threads takes when the work starts, and in how many rounds which number; the last column is "
+            "1 thread's median over this one.",
         ],
         seed=SEED,
     )

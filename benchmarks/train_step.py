@@ -16,7 +16,7 @@ import torch
 from benchmarks.common import Row, alternate, write_table
 from clade import Recipe
 from clade.engine import keep_pages
-from clade.threads import use_threads
+from clade.system.threads import use_threads
 from clade.training.fit import stepper
 
 SEED = 0

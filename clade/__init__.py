@@ -9,15 +9,15 @@ from clade._version import __version__
 from clade.errors import CheckpointError, CladeError, DataError, LabelError, RecipeError
 
 if TYPE_CHECKING:
-    from clade.checkpoints import read_checkpoint, save
     from clade.complexity import Complexity, profile
-    from clade.config import Recipe, list_recipes
-    from clade.conversion import convert
     from clade.evaluation import Comparison, Evaluation, compare, evaluate
     from clade.labels import LabelMap, LabelPyramid, LabelSpace, positions
     from clade.models import Generator, create_generator, list_generators
-    from clade.published import export_official, import_official
-    from clade.synthesizer import Synthesizer, load
+    from clade.models.checkpoints import read_checkpoint, save
+    from clade.models.published import export_official, import_official
+    from clade.recipes import Recipe, list_recipes
+    from clade.synthesis.synthesizer import Synthesizer, load
+    from clade.tools.conversion import convert
     from clade.training import train
 
 # Made available on first use: `import clade` takes milliseconds, and a program can set torch up before it loads.
@@ -29,21 +29,21 @@ _LATER = {
     "LabelMap": "clade.labels",
     "LabelPyramid": "clade.labels",
     "LabelSpace": "clade.labels",
-    "Recipe": "clade.config",
-    "Synthesizer": "clade.synthesizer",
+    "Recipe": "clade.recipes",
+    "Synthesizer": "clade.synthesis.synthesizer",
     "compare": "clade.evaluation",
-    "convert": "clade.conversion",
+    "convert": "clade.tools.conversion",
     "create_generator": "clade.models",
     "evaluate": "clade.evaluation",
-    "export_official": "clade.published",
-    "import_official": "clade.published",
+    "export_official": "clade.models.published",
+    "import_official": "clade.models.published",
     "list_generators": "clade.models",
-    "list_recipes": "clade.config",
-    "load": "clade.synthesizer",
+    "list_recipes": "clade.recipes",
+    "load": "clade.synthesis.synthesizer",
     "positions": "clade.labels",
     "profile": "clade.complexity",
-    "read_checkpoint": "clade.checkpoints",
-    "save": "clade.checkpoints",
+    "read_checkpoint": "clade.models.checkpoints",
+    "save": "clade.models.checkpoints",
     "train": "clade.training",
 }
 

@@ -12,18 +12,18 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see clade/cli.py; torch reads these when it loads
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see clade/cli/__init__.py; torch reads these when it loads
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import numpy as np
 from PIL import Image
 
 import clade
-from clade.checkpoints import PACKAGED
 from clade.data import ScenesDataset, plain_resize
 from clade.engine import keep_pages
-from clade.images import save_png, sheet, to_uint8
-from clade.threads import use_threads
+from clade.io.images import save_png, sheet, to_uint8
+from clade.models.checkpoints import PACKAGED
+from clade.system.threads import use_threads
 
 MINUTES = 1
 """Of training; the same command goes on for as long again."""

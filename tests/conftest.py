@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from clade.processor import instruction_set
+from clade.system.processor import instruction_set
 
 # One thread per process, also in those that tests start: the test processes already share the cores among them, and
 # threads that wait for each other on busy cores take several times as long. Read when torch is loaded, so set before.

@@ -89,7 +89,7 @@ def _measure(session: Session, shape: tuple[int, int, int, int], dtype: torch.dt
 def _primitives(device: torch.device) -> Primitives:
     if device.type != "cuda":
         return PLAIN
-    from clade.nn.triton_modulation import apply, input_gradient, reduce  # needs Triton
+    from clade.nn.triton.modulation import apply, input_gradient, reduce  # needs Triton
 
     return Primitives(apply, reduce, input_gradient)
 

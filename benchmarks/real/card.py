@@ -20,23 +20,23 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from clade.atomic import atomic_path
-from clade.checkpoints import PACKAGED, Checkpoint, find_checkpoint, read_checkpoint, read_header
-from clade.config import Recipe, list_recipes
-from clade.conversion import Difference, difference, halve
 from clade.errors import CladeError
 from clade.evaluation.result import Evaluation
-from clade.generation import find_labels
-from clade.hashing import file_hash
+from clade.io.atomic import atomic_path
+from clade.io.hashing import file_hash
 from clade.labels import LabelMap, LabelSpace, read_label
-from clade.scoring import SCORES
+from clade.metrics.scores import SCORES
+from clade.models.checkpoints import PACKAGED, Checkpoint, find_checkpoint, read_checkpoint, read_header
+from clade.recipes import Recipe, list_recipes
+from clade.synthesis import find_labels
+from clade.tools.conversion import Difference, difference, halve
 
 WEIGHTS = find_checkpoint("demo")
 STREETS = PACKAGED["demo"]
 LIMIT = 16 << 20
 """The weights lie in the repository and in the wheel: bytes, at most."""
 PARTS = {"train": "0006R0_*.png", "val": "0016E5_*.png"}
-"""Where the packaged label maps are from: the drive that recipes/splits/camvid-drives.yaml holds out, and the published
+"""Where the packaged label maps are from: the drive that the split file camvid-drives holds out, and the published
 validation part, other pictures of a drive that is trained on."""
 MAPS = 3
 WIDTH, HEIGHT = 171, 128  # as high as the training's pictures, as wide as the photos' shape makes it

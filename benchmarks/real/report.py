@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.common import RESULTS
 from benchmarks.real.found import SCORES, Found, spread, table
 from benchmarks.real.plan import FOLDER, read_plan
-from clade.atomic import atomic_path
+from clade.io.atomic import atomic_path
 
 ROOT = Path(__file__).parents[2]
 REAL = RESULTS / "real"

@@ -16,25 +16,25 @@ from typing import Any
 
 import clade
 from benchmarks.real.plan import Plan
-from clade.atomic import atomic_path
-from clade.checkpoints import read_checkpoint, read_header
 from clade.complexity import count
 from clade.data import plain_resize
 from clade.engine import keep_pages
 from clade.evaluation.sheets import comparison_sheet
-from clade.hashing import file_hash
-from clade.images import save_png
-from clade.judging.scoring import score
+from clade.io.atomic import atomic_path
+from clade.io.hashing import file_hash
+from clade.io.images import save_png
 from clade.labels import LabelMap
-from clade.measure import alternate, machine_lines, use_cores
 from clade.metrics.extractors import create_extractor
 from clade.metrics.frechet import frechet_distance
 from clade.metrics.judges.opened import open_judge
+from clade.metrics.scores import Protocol
 from clade.metrics.statistics import Statistics, real_statistics
-from clade.scoring import Protocol
-from clade.synthesizer import Synthesizer
+from clade.models.checkpoints import read_checkpoint, read_header
+from clade.synthesis.synthesizer import Synthesizer
+from clade.system.measure import alternate, machine_lines, use_cores
 from clade.training.builders import build_dataset, build_generator
 from clade.training.fit import stepper
+from clade.training.judges.scoring import score
 
 METRICS = ("miou", "accuracy", "fd", "l1")
 REFERENCES = ("train", "val")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clade.atomic import atomic_path
 from clade.complexity.overhead import layer_pairs
 from clade.complexity.settings import build, find_setting
 from clade.errors import CladeError
+from clade.io.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

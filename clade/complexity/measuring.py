@@ -19,10 +19,10 @@ from clade.data.scenes import SMALLEST, UNKNOWN, draw_scene
 from clade.errors import CladeError
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import ADVERSARIAL, feature_matching, kl_divergence
-from clade.measure import alternate, processor, threads
 from clade.models import Generator, MultiscaleDiscriminator, discriminate
 from clade.nn import fold_spectral_norm
-from clade.processor import resolve_precision
+from clade.system.measure import alternate, processor, threads
+from clade.system.processor import resolve_precision
 
 Size = tuple[int, int]
 
@@ -45,7 +45,7 @@ def time_generators(
         rounds: runs of each that count.
         threads_used: of torch on the CPU.
         precision: ``fp32`` (with torch's defaults, which let a GPU's convolutions compute in TF32), ``bf16`` by
-            autocast, or ``auto`` (:func:`clade.processor.resolve_precision`).
+            autocast, or ``auto`` (:func:`clade.system.processor.resolve_precision`).
 
     Raises:
         CladeError: a generator without values (on the meta device), an unknown device or precision.

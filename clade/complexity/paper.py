@@ -13,7 +13,7 @@ from clade.complexity.result import CONVENTIONS
 from clade.complexity.settings import SETTINGS, build, find_setting
 from clade.errors import CladeError
 from clade.models import Generator
-from clade.models.spade_shaped import SpadeShapedGenerator
+from clade.models.generators.spade_shaped import SpadeShapedGenerator
 from clade.nn import Unnormalized
 
 Cell = str | int | float | None

@@ -1,18 +1,18 @@
 """Datasets, what is done to their pictures, and the batches that come of it."""
 
-from clade.data.ade20k import ADE20KDataset, ADE20KOutdoorDataset
 from clade.data.base import DATASETS, Batch, Dataset, Sample, create_dataset
-from clade.data.camvid import CamVidDataset
-from clade.data.ccp import CCPDataset
-from clade.data.celebamask_hq import CelebAMaskHQDataset
 from clade.data.chosen import Chosen
-from clade.data.cityscapes import CityscapesDataset
-from clade.data.coco_stuff import COCOStuffDataset
-from clade.data.deepfashion import DeepFashionDataset
+from clade.data.datasets.ade20k import ADE20KDataset, ADE20KOutdoorDataset
+from clade.data.datasets.camvid import CamVidDataset
+from clade.data.datasets.ccp import CCPDataset
+from clade.data.datasets.celebamask_hq import CelebAMaskHQDataset
+from clade.data.datasets.cityscapes import CityscapesDataset
+from clade.data.datasets.coco_stuff import COCOStuffDataset
+from clade.data.datasets.deepfashion import DeepFashionDataset
+from clade.data.datasets.drawn import ScenesDataset
+from clade.data.datasets.folder import FolderDataset
 from clade.data.doctor import Report, check
-from clade.data.drawn import ScenesDataset
 from clade.data.files import FileDataset, find_layout, layouts
-from clade.data.folder import FolderDataset
 from clade.data.loading import Cached, Stream, eval_loader, train_loader
 from clade.data.photos import read_photo
 from clade.data.prepared import PreparedDataset, is_prepared, prepare

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from clade.atomic import atomic_path
+from clade.io.atomic import atomic_path
 
 Arrays = dict[str, np.ndarray]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from clade.data.base import Dataset
 from clade.errors import CladeError, DataError
-from clade.progress import track
+from clade.system.progress import track
 
 Key = tuple[int, int, int]
 """(epoch, index of the picture, how often it came before in this epoch)"""

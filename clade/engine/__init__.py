@@ -15,8 +15,8 @@ from clade.errors import CladeError
 from clade.labels import LabelMap
 from clade.models import Generator
 from clade.nn import InstanceNorm
-from clade.pages import keep_pages
-from clade.processor import resolve_precision
+from clade.system.pages import keep_pages
+from clade.system.processor import resolve_precision
 
 __all__ = ["OPTIMIZATIONS", "Engine", "Optimization", "Target", "keep_pages"]
 
@@ -29,7 +29,8 @@ class Engine:
         device: where to compute.
         precision: ``fp32``, whose images differ from the generator's by rounding (1e-5 on a CPU; a GPU's convolutions
             may use TF32); ``bf16``, by a PSNR of 45 dB or more for trained networks with batch normalization; ``auto``:
-            bf16 for these where the device multiplies in it, else fp32 (:func:`clade.processor.resolve_precision`).
+            bf16 for these where the device multiplies in it, else fp32
+            (:func:`clade.system.processor.resolve_precision`).
         compile: let ``torch.compile`` make the passes between convolutions (seconds at the first picture; its cache on
             disk shortens that for later processes), and record CUDA graphs.
         without: names of optimizations to leave out; :data:`OPTIMIZATIONS` has all.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clade.processor import convolves_in_bf16
+from clade.system.processor import convolves_in_bf16
 
 _OPERATORS = getattr(torch._C, "_nn", None)  # where torch.compile finds them, too
 

@@ -21,7 +21,7 @@ from clade.engine.small import SmallFirst
 from clade.engine.tables import CladeTable, TableNorm
 from clade.engine.winograd import WinogradConv2d, can_multiply, suitable
 from clade.models import Generator
-from clade.models.spade_shaped import SpadeShapedGenerator
+from clade.models.generators.spade_shaped import SpadeShapedGenerator
 from clade.nn import CLADE, SPADE, BatchNorm, NormLayer, fold_spectral_norm
 from clade.registry import Registry
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clade.engine.convolutions import convolve
-from clade.processor import instruction_set
+from clade.system.processor import instruction_set
 
 _POINTS = {3: (0.0, 1.0), 4: (0.0, 1.0, -1.0), 6: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}
 """Where the polynomials are evaluated, by their number and one at infinity. With those of six a 4x4 of outputs of 3x3

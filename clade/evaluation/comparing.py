@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from clade.checkpoints import find_checkpoint, read_checkpoint, read_header
 from clade.complexity import inference_memory, time_generators
 from clade.data.prepared.shards import file_hash
 from clade.errors import CladeError
 from clade.evaluation.evaluating import evaluate
 from clade.evaluation.result import Evaluation
 from clade.evaluation.tables import Column, Row, Table, Value, render
-from clade.scoring import SCORES
+from clade.metrics.scores import SCORES
+from clade.models.checkpoints import find_checkpoint, read_checkpoint, read_header
 from clade.training.folder import FREE
 
 Size = tuple[int, int]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from clade.checkpoints import Checkpoint, read_checkpoint
-from clade.config import DataConfig, Recipe
 from clade.data import Batch, Dataset, is_prepared
 from clade.errors import CladeError, DataError, LabelError
-from clade.scoring import Protocol
+from clade.metrics.scores import Protocol
+from clade.models.checkpoints import Checkpoint, read_checkpoint
+from clade.recipes import DataConfig, Recipe
 from clade.training.builders import build_dataset
 
 _ROOM = 1 << 256

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from clade._version import __version__
-from clade.checkpoints import Checkpoint, find_checkpoint
 from clade.complexity import count
 from clade.data import Dataset, eval_loader
 from clade.data.prepared.shards import file_hash
@@ -24,13 +23,14 @@ from clade.errors import CladeError
 from clade.evaluation.data import DataHash, Subject
 from clade.evaluation.processes import Processes, processes
 from clade.evaluation.result import Evaluation
-from clade.measure import processor
 from clade.metrics.judges import Judge
+from clade.metrics.scores import Protocol, Scores, find_protocol
+from clade.metrics.scores.drawing import draw, draws_samples
 from clade.models import Generator
-from clade.progress import Progress, runs_on
-from clade.scoring import Protocol, Scores, find_protocol
-from clade.scoring.drawing import draw, draws_samples
-from clade.synthesizer import Synthesizer
+from clade.models.checkpoints import Checkpoint, find_checkpoint
+from clade.synthesis.synthesizer import Synthesizer
+from clade.system.measure import processor
+from clade.system.progress import Progress, runs_on
 
 Size = tuple[int, int]
 
@@ -74,7 +74,7 @@ def evaluate(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
         batch: pictures drawn at once.
         workers: processes that read the data.
-        progress: tell what begins, and how far it is (:class:`clade.progress.Progress`).
+        progress: tell what begins, and how far it is (:class:`clade.system.progress.Progress`).
 
     Raises:
         CladeError: a checkpoint, data or protocol that cannot be used; weights that are not there, of a metric that was

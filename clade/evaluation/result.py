@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clade.atomic import atomic_path
 from clade.errors import CladeError
-from clade.scoring import SCORES
+from clade.io.atomic import atomic_path
+from clade.metrics.scores import SCORES
 
 FORMAT = 1
 _INSIDE = {
@@ -32,7 +32,8 @@ class Evaluation:
     """Scores of one checkpoint, and what they depend on; ``evaluation.json`` in memory.
 
     Attributes:
-        scores: name -> value, as :data:`clade.scoring.SCORES` prints them (shares of mIoU and accuracy in percent).
+        scores: name -> value, as :data:`clade.metrics.scores.SCORES` prints them (shares of mIoU and accuracy in
+            percent).
         missing: name -> why a score that the protocol has was not computed.
         details: what stands behind scores: IoU per class, subsets of KID, notes.
         pictures: how many were drawn and scored.

@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from clade.data import Chosen, eval_loader
 from clade.errors import CladeError
 from clade.evaluation.data import Subject
-from clade.images import sheet, to_uint8
-from clade.scoring import Protocol, find_protocol
-from clade.scoring.drawing import draw
-from clade.synthesizer import Synthesizer
+from clade.io.images import sheet, to_uint8
+from clade.metrics.scores import Protocol, find_protocol
+from clade.metrics.scores.drawing import draw
+from clade.synthesis.synthesizer import Synthesizer
 
 _HEADING = 18  # pixels
 

@@ -9,7 +9,14 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from clade.errors import CladeError
-from clade.metrics.statistics import Statistics, add_to_moments, merged, no_moments, require_features, require_pictures
+from clade.metrics.statistics import (
+    Statistics,
+    add_to_moments,
+    merged,
+    no_moments,
+    require_features,
+    require_pictures,
+)
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from clade.data.base import Dataset
 from clade.data.chosen import Chosen
+from clade.data.datasets.drawn import ScenesDataset
 from clade.data.disk_cache import Arrays, cached, files_key
-from clade.data.drawn import ScenesDataset
 from clade.data.files import FileDataset
 from clade.data.loading import Cached, eval_loader
 from clade.data.merged import Merged
@@ -22,7 +22,7 @@ from clade.data.prepared import PreparedDataset
 from clade.data.resized import Resized
 from clade.data.transforms import Fit, Size
 from clade.errors import CladeError, DataError
-from clade.progress import track
+from clade.system.progress import track
 
 if TYPE_CHECKING:
     from clade.metrics.extractors import Extractor

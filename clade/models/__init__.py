@@ -1,13 +1,13 @@
 """Generators, discriminators, encoders."""
 
-from clade.models import cc_fpse, clade, dagan, groupdnet, pix2pixhd, sean, spade
 from clade.models.base import GENERATORS, Generator, create_generator, generator_options, list_generators
-from clade.models.discriminators import DISCRIMINATORS, MultiscaleDiscriminator, discriminate
-from clade.models.encoders import ConvEncoder
-from clade.models.fpse import FpseDiscriminator
-from clade.models.group_encoder import GroupEncoder
-from clade.models.region_encoder import RegionEncoder
-from clade.models.segmentation_discriminator import SegmentationDiscriminator
+from clade.models.discriminators.fpse import FpseDiscriminator
+from clade.models.discriminators.multiscale import DISCRIMINATORS, MultiscaleDiscriminator, discriminate
+from clade.models.discriminators.segmentation import SegmentationDiscriminator
+from clade.models.encoders.group import GroupEncoder
+from clade.models.encoders.region import RegionEncoder
+from clade.models.encoders.style import ConvEncoder
+from clade.models.generators import cc_fpse, clade, dagan, groupdnet, pix2pixhd, sean, spade
 
 __all__ = [
     "DISCRIMINATORS",

@@ -5,7 +5,7 @@
 Its backward needs x, the ids and what is small: no map of gamma and beta, and neither x^ nor y is kept. The primitives
 ``apply``, ``reduce`` and ``input`` work on pixels (P, C), which is how channels-last features lie in memory: in plain
 torch (:mod:`clade.nn.modulation_plain`), and on CUDA, where the environment says ``CLADE_TRITON=1``, as Triton kernels
-(``clade.nn.triton_modulation``), which have never run on a GPU: ``python -m benchmarks.gpu`` measures both.
+(``clade.nn.triton.modulation``), which have never run on a GPU: ``python -m benchmarks.gpu`` measures both.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def _primitives(x: Tensor) -> Primitives:
 @lru_cache(maxsize=1)
 def _triton() -> Primitives | None:
     try:
-        kernels = importlib.import_module("clade.nn.triton_modulation")
+        kernels = importlib.import_module("clade.nn.triton.modulation")
         kernels.try_out()
     except ImportError:  # no triton on this system
         return None

@@ -13,16 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from clade.checkpoints import read_checkpoint
-from clade.config import (
-    DataConfig,
-    DiscriminatorConfig,
-    GeneratorConfig,
-    LossConfig,
-    OptimizerConfig,
-    find_merge_table,
-    find_split_file,
-)
 from clade.data import Augment, Cached, Dataset, create_dataset
 from clade.data.doctor.foreign import known_nearby
 from clade.data.files import layouts
@@ -34,9 +24,19 @@ from clade.errors import DataError, RecipeError
 from clade.labels import LabelSpace
 from clade.losses import ADVERSARIAL, VGGPerceptual
 from clade.models import DISCRIMINATORS, Generator, create_generator, generator_options
-from clade.models.discriminators import Discriminator
+from clade.models.checkpoints import read_checkpoint
+from clade.models.discriminators.diff_augment import parse_policy
+from clade.models.discriminators.multiscale import Discriminator
+from clade.recipes import (
+    DataConfig,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LossConfig,
+    OptimizerConfig,
+    find_merge_table,
+    find_split_file,
+)
 from clade.training.adam import MomentumFreeAdam
-from clade.training.diff_augment import parse_policy
 from clade.training.step import Objective
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clade.data import Batch
 from clade.models import Generator
-from clade.training.diff_augment import DiffAugment, augmentation_numbers, parse_policy
+from clade.models.discriminators.diff_augment import DiffAugment, augmentation_numbers, parse_policy
 from clade.training.step import latent_noise, look_numbers, noise_seed
 
 

@@ -7,18 +7,18 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from clade.config import DataConfig
 from clade.data import Dataset
 from clade.data.loading import first_usable
 from clade.data.split_files import require_apart
 from clade.errors import RecipeError
 from clade.models import Generator
 from clade.nn import BatchNorm
+from clade.recipes import DataConfig
 from clade.training.builders import part_of
 from clade.training.step import Objective
 
 if TYPE_CHECKING:
-    from clade.scoring import Scores
+    from clade.metrics.scores import Scores
 
 
 def check_classes(training: Dataset, validation: Dataset) -> None:

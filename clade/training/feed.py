@@ -10,11 +10,11 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from clade.config import Recipe
 from clade.data import Batch, Dataset, eval_loader, is_prepared, train_loader
 from clade.data.loading import first_usable
 from clade.errors import CladeError, DataError, LabelError
 from clade.models import Generator
+from clade.recipes import Recipe
 from clade.training.builders import build_augment, build_dataset, build_weights
 from clade.training.checks import check_classes, check_parts, lacks_instances
 from clade.training.skipped import Skipped

@@ -13,11 +13,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from clade.config import Recipe
 from clade.data import Batch
 from clade.errors import CladeError, RecipeError
 from clade.labels import LabelPyramid
-from clade.processor import resolve_precision
+from clade.recipes import Recipe
+from clade.system.processor import resolve_precision
 from clade.training.builders import (
     build_discriminator,
     build_generator,

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from clade.config import Recipe
 from clade.errors import CladeError
+from clade.recipes import Recipe
 
 STATE, LAST, BEST = "state.safetensors", "last.safetensors", "best.safetensors"
 SKIPPED = "skipped.txt"

@@ -9,13 +9,13 @@ from pathlib import Path
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from clade.checkpoints import save
-from clade.config import Recipe
 from clade.data import Batch
-from clade.images import save_png
+from clade.io.images import save_png
+from clade.metrics.scores import SCORES, Scores
 from clade.models import Generator
-from clade.processor import resolve_precision
-from clade.scoring import SCORES, Scores
+from clade.models.checkpoints import save
+from clade.recipes import Recipe
+from clade.system.processor import resolve_precision
 from clade.training.calibration import calibrated
 from clade.training.chance import Chance
 from clade.training.ema import Ema

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
-from clade.config import Recipe
 from clade.errors import CladeError, RecipeError
-from clade.measure import threads
-from clade.processor import resolve_precision
-from clade.threads import choose_threads
+from clade.recipes import Recipe
+from clade.system.measure import threads
+from clade.system.processor import resolve_precision
+from clade.system.threads import choose_threads
 from clade.training.folder import STATE
 from clade.training.processes import tells_of_a_lost_process
 from clade.training.state import read_facts
@@ -63,7 +63,7 @@ def launched(recipe: Recipe, folder: Path, *, fresh: bool, quiet: bool) -> Itera
     """The processes of a training, each with torch on its number of threads as long as the block lasts.
 
     The number is that of ``training.threads``; else the one that the state in ``folder`` was trained with, because sums
-    over other numbers of threads are rounded otherwise; else what is free now (:mod:`clade.threads`).
+    over other numbers of threads are rounded otherwise; else what is free now (:mod:`clade.system.threads`).
 
     Raises:
         CheckpointError: a state that cannot be read.

@@ -12,8 +12,8 @@ import numpy as np
 from lightning_fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 
-from clade.processor import resolve_precision
-from clade.progress import Progress, runs_on
+from clade.system.processor import resolve_precision
+from clade.system.progress import Progress, runs_on
 
 
 def announce(what: str, fabric: Fabric, precision: str, length: str, step: int, steps: int, done: bool) -> None:
@@ -26,7 +26,7 @@ def announce(what: str, fabric: Fabric, precision: str, length: str, step: int, 
 
 
 class Report:
-    """Progress on stderr (:class:`clade.progress.Progress`) and TensorBoard files in ``folder/tensorboard``.
+    """Progress on stderr (:class:`clade.system.progress.Progress`) and TensorBoard files in ``folder/tensorboard``.
 
     Args:
         folder: the run's folder.

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
-from clade.atomic import atomic_path
 from clade.errors import CladeError
+from clade.io.atomic import atomic_path
 from clade.training.folder import SKIPPED
 from clade.training.report import Report
 

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from clade.checkpoints import FORMAT, read_header, write_tensors
 from clade.errors import CheckpointError
+from clade.models.checkpoints import FORMAT, read_header, write_tensors
 
 
 def save_state(

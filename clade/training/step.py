@@ -15,8 +15,8 @@ from clade.data import Batch
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import AdversarialLoss, feature_matching, kl_divergence
 from clade.models import Generator
-from clade.models.discriminators import Discriminator, Features, Look, Losses
-from clade.training.diff_augment import DiffAugment
+from clade.models.discriminators.diff_augment import DiffAugment
+from clade.models.discriminators.multiscale import Discriminator, Features, Look, Losses
 
 
 @dataclass(frozen=True)

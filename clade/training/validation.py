@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clade.config import Recipe
 from clade.data import Batch, Chosen, Dataset
 from clade.errors import CladeError, RecipeError
-from clade.images import sheet, to_uint8
+from clade.io.images import sheet, to_uint8
 from clade.labels import LabelSpace
+from clade.metrics.scores import SCORES, find_protocol
+from clade.metrics.scores.drawing import draw as draw_samples
+from clade.metrics.scores.drawing import draws_samples
 from clade.models import Generator
+from clade.recipes import Recipe
 from clade.registry import near_match
-from clade.scoring import SCORES, find_protocol
-from clade.scoring.drawing import draw as draw_samples
-from clade.scoring.drawing import draws_samples
 
 if TYPE_CHECKING:
-    from clade.scoring import Scores
+    from clade.metrics.scores import Scores
 
 Draw = Callable[[Batch], Tensor]
 
@@ -82,7 +82,7 @@ def build_scores(recipe: Recipe, training: Dataset, validation: Dataset, device:
             raise RecipeError(f"training.{key}: diversity needs many pictures of a map; only `clade evaluate` has it.")
     if not names:
         return None
-    from clade.scoring import Scores
+    from clade.metrics.scores import Scores
 
     own = {"metrics": names, "judge": config.judge, "size": data.size, "fit": data.fit}
     try:

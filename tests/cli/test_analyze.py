@@ -16,7 +16,7 @@ from PIL import Image
 
 import clade
 from clade import Recipe
-from clade.commands_analyze import arguments, run
+from clade.cli.analyze import arguments, run
 from clade.complexity.overhead import layer_pairs
 from clade.data import ScenesDataset
 from clade.errors import CladeError, UsageError
@@ -98,7 +98,7 @@ def test_it_prints_and_writes_the_numbers_of_its_own_validation_data(call: Call)
 
 def test_ratios_are_those_of_the_profile(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     # Their picture takes seconds; the test above has it written, the one below has it drawn.
-    monkeypatch.setattr("clade.analysis.result.draw_histograms", lambda _, path: path)
+    monkeypatch.setattr("clade.tools.analysis.result.draw_histograms", lambda _, path: path)
     write_checkpoint("s.safetensors")
     call("s.safetensors", "--out", "out", "--maps", "1", "--pictures", "0", "--layers", "blocks.0.*")
     pairs = layer_pairs(clade.read_checkpoint("s.safetensors").generator, (64, 96))
@@ -111,7 +111,7 @@ def test_ratios_are_those_of_the_profile(call: Call, monkeypatch: pytest.MonkeyP
 
 
 def test_label_files_of_any_size_and_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clade.analysis.figures._save", lambda *_: None)  # the numbers are what is looked at
+    monkeypatch.setattr("clade.tools.analysis.figures._save", lambda *_: None)  # the numbers are what is looked at
     write_checkpoint("c.safetensors", recipe=False, name="clade")
     write_labels("data/labels")
     words = ["c.safetensors", "--labels", "data", "--layers", "blocks.6.*", "--pictures", "0", "--json"]

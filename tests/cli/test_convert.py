@@ -15,11 +15,11 @@ from PIL import Image
 
 import clade
 from clade import Recipe
-from clade.checkpoints import read_header
 from clade.cli import main
-from clade.conversion import kept
 from clade.data import ScenesDataset
 from clade.labels import LabelSpace
+from clade.models.checkpoints import read_header
+from clade.tools.conversion import kept
 from clade.training.builders import build_generator
 
 ROOT = Path(__file__).parents[2]

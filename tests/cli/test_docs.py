@@ -18,10 +18,10 @@ from PIL import Image
 import clade
 from clade.cli import main
 from clade.complexity.settings import SETTINGS, build
-from clade.config import list_merges, list_splits
 from clade.data import ScenesDataset
-from clade.judging import list_judge_recipes
 from clade.models import generator_options
+from clade.recipes import list_merges, list_splits
+from clade.training.judges import list_judge_recipes
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = ROOT / "docs/systems"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import clade.data
-from clade.config import Recipe
+from clade.cli.early import require_trainable
 from clade.data.base import DATASETS
-from clade.early import require_trainable
 from clade.errors import RecipeError
 from clade.models import DISCRIMINATORS, GENERATORS
+from clade.recipes import Recipe
 from clade.registry import names_in_source
 
 WRONG = {

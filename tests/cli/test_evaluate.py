@@ -18,9 +18,9 @@ from PIL import Image
 
 import clade
 from clade.cli import COMMANDS, main
-from clade.config import Recipe
 from clade.data import ScenesDataset
-from clade.scoring import PROTOCOLS, SCORES, Protocol, find_protocol
+from clade.metrics.scores import PROTOCOLS, SCORES, Protocol, find_protocol
+from clade.recipes import Recipe
 
 pytest.importorskip("timm")
 EXTRACTOR = "timm:test_vit.r160_in1k"

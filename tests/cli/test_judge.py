@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from clade import commands_judge
+from clade.cli import judge as commands_judge
 from clade.data import ScenesDataset
 from clade.errors import CheckpointError, CladeError, DataError, LabelError, RecipeError, UsageError
 
@@ -171,7 +171,7 @@ def test_commands_of_the_page_are_understood():
         getattr(commands_judge, f"{name}_arguments")(parser)
         args, overrides = parser.parse_known_args(words)
         if name == "train":
-            from clade.judging import JudgeRecipe
+            from clade.training.judges import JudgeRecipe
 
             JudgeRecipe.from_yaml(args.recipe, overrides)
         else:

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clade import commands_study
+from clade.cli import study as commands_study
 from clade.errors import CladeError, UsageError
-from clade.study import Study, plan, read_study, report
-from clade.study.answers import Answers
-from clade.study.building import build
-from clade.study.study import ANSWERS
+from clade.tools.study import Study, plan, read_study, report
+from clade.tools.study.answers import Answers
+from clade.tools.study.building import build
+from clade.tools.study.study import ANSWERS
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def client(folder: Path):
-    from clade.study.server import create_app
+    from clade.tools.study.server import create_app
 
     return TestClient(create_app(folder))
 
@@ -208,7 +208,7 @@ def test_the_page_asks_nobody_else_for_anything(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="ends processes by POSIX signals")
 def test_what_was_answered_survives_a_killed_server(folder: Path) -> None:
-    code = "import sys; from clade.study.server import serve; serve(sys.argv[1], port=0)"
+    code = "import sys; from clade.tools.study.server import serve; serve(sys.argv[1], port=0)"
 
     def start() -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
@@ -243,7 +243,7 @@ def test_what_was_answered_survives_a_killed_server(folder: Path) -> None:
 
 
 def test_an_address_in_use_is_said(folder: Path) -> None:
-    from clade.study.server import _listening, serve
+    from clade.tools.study.server import _listening, serve
 
     with _listening("127.0.0.1", 0) as taken, pytest.raises(CladeError, match=r"cannot be listened on .*--port"):
         serve(folder, port=taken.getsockname()[1])
@@ -253,7 +253,7 @@ def test_without_fastapi_the_error_says_what_to_install(folder: Path) -> None:
     code = (
         "import sys; sys.modules['fastapi'] = None\n"
         "from argparse import Namespace\n"
-        "from clade import commands_study, errors\n"
+        "from clade import errors\nfrom clade.cli import study as commands_study\n"
         f"args = Namespace(dir={str(folder)!r}, host='127.0.0.1', port=0)\n"
         "try: commands_study.serve(args, [])\n"
         "except errors.CladeError as error: print(error)\n"
@@ -337,5 +337,5 @@ def test_report_in_every_form(folder: Path, capsys) -> None:
 
 
 def test_serving_and_counting_do_not_load_torch() -> None:
-    code = "import sys, clade.study, clade.study.server; assert 'torch' not in sys.modules"
+    code = "import sys, clade.tools.study, clade.tools.study.server; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,7 @@ from clade.data import DATASETS, create_dataset
 from clade.labels import instance_edges
 from clade.losses import ADVERSARIAL
 from clade.models import DISCRIMINATORS, discriminate
-from clade.models.discriminators import ScoringDiscriminator
+from clade.models.discriminators.multiscale import ScoringDiscriminator
 from clade.training.step import Objective, TrainableDiscriminator, look_numbers
 
 ROWS = 4

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from clade.config import Recipe, list_recipes
 from clade.data import Batch, layouts
 from clade.errors import CheckpointError
 from clade.labels import LabelMap, LabelPyramid, LabelSpace
 from clade.models import generator_options
+from clade.recipes import Recipe, list_recipes
 from clade.training.builders import build_discriminator, build_generator, build_objective, build_optimizer
 from clade.training.step import TrainableDiscriminator, TrainableGenerator, look_numbers, training_step
 

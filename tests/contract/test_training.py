@@ -7,8 +7,8 @@ import statistics
 
 import pytest
 
-from clade.config import Recipe
 from clade.models import generator_options, list_generators
+from clade.recipes import Recipe
 from clade.training.fit import stepper
 
 # One batch over and over; a discriminator that hardly moves, so that the features to be matched stay what they are, and

@@ -9,10 +9,10 @@ import torch
 
 import clade
 from clade import LabelMap, LabelPyramid
-from clade.models.group_arrangements import GroupedBlock
+from clade.models.generators.group_arrangements import GroupedBlock
+from clade.models.published.naming import rename
+from clade.models.published.spade_shaped import CONVS, MODULATION
 from clade.nn import GroupSPADE, ResidualBlock
-from clade.published.naming import rename
-from clade.published.spade_shaped import CONVS, MODULATION
 
 BLOCKS = {"head_0": 0, "G_middle_1": 2, "up_1": 4}
 SPECTRAL = [

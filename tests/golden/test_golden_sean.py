@@ -7,7 +7,7 @@ import torch
 
 import clade
 from clade import LabelMap
-from clade.published import export_official
+from clade.models.published import export_official
 
 BLOCKS = ("head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3")
 PLACES = {"ace_s": "norm_shortcut", "ace_0": "norm1", "ace_1": "norm2"}  # in the order in which they draw their noise

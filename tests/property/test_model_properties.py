@@ -12,8 +12,8 @@ from torch.nn import functional as F
 import clade
 from clade import LabelMap, create_generator, list_generators
 from clade.models import GENERATORS, generator_options
-from clade.models.sean import SeanShapedGenerator
-from clade.models.spade_shaped import SpadeShapedGenerator
+from clade.models.generators.sean import SeanShapedGenerator
+from clade.models.generators.spade_shaped import SpadeShapedGenerator
 from clade.nn import CLADE, SPADE, ClassLinear
 
 CLASSES = 4

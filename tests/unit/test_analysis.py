@@ -1,4 +1,4 @@
-"""clade.analysis: numbers against slow ones over all pixels at once, and what must hold of SPADE and CLADE."""
+"""clade.tools.analysis: numbers against slow ones over all pixels at once, and what must hold of SPADE and CLADE."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from clade.analysis import Analysis, Histogram, Moments, analyze, modulation_layers
-from clade.analysis.figures import maps_size
-from clade.analysis.moments import BINS
-from clade.analysis.words import summary
 from clade.data import ScenesDataset
 from clade.errors import CladeError
 from clade.labels import LabelMap, LabelPyramid
 from clade.models import Generator, create_generator
+from clade.tools.analysis import Analysis, Histogram, Moments, analyze, modulation_layers
+from clade.tools.analysis.figures import maps_size
+from clade.tools.analysis.moments import BINS
+from clade.tools.analysis.words import summary
 
 SIZE = (64, 96)
 ROWS = 5

@@ -16,8 +16,8 @@ from benchmarks.real.plan import FOLDER, read_plan
 from benchmarks.real.report import section
 from clade import CladeError, Recipe
 from clade.data import ScenesDataset
-from clade.images import save_png
-from clade.judging import JudgeRecipe
+from clade.io.images import save_png
+from clade.training.judges import JudgeRecipe
 
 PLANS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 

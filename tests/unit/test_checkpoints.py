@@ -14,9 +14,9 @@ import torch
 
 import clade
 from clade import CheckpointError, LabelSpace, create_generator
-from clade import checkpoints as checkpoints_module
-from clade.atomic import atomic_path
-from clade.checkpoints import FORMAT, read_checkpoint, read_header, write_tensors
+from clade.io.atomic import atomic_path
+from clade.models import checkpoints as checkpoints_module
+from clade.models.checkpoints import FORMAT, read_checkpoint, read_header, write_tensors
 from clade.training.builders import initialize
 
 SPACE = LabelSpace(names=("sky", "tree", "road"), unknown=255)

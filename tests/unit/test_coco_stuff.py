@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from clade.data import create_dataset, find_layout
-from clade.data.coco_instances import FIRST, InstanceIndex
+from clade.data.datasets.coco_instances import FIRST, InstanceIndex
 from clade.errors import DataError
 
 # Of pycocotools with newer numpy.
@@ -160,7 +160,7 @@ def test_index_is_built_once_and_the_same_from_the_cache(
     assert "reading 0 MiB of annotations" in capsys.readouterr().err
     assert len(list(cache.rglob("coco-instances-*.npz"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("clade.data.coco_instances._build", lambda _: pytest.fail("built again"))
+        patch.setattr("clade.data.datasets.coco_instances._build", lambda _: pytest.fail("built again"))
         again = val(root)
     assert np.array_equal(again.read(0).instances, first.instances)
     assert np.array_equal(pickle.loads(pickle.dumps(again)).read(0).instances, first.instances)

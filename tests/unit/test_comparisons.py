@@ -12,8 +12,8 @@ import clade
 from clade import CheckpointError, CladeError, LabelMap, LabelPyramid, create_generator
 from clade.losses import ADVERSARIAL, feature_matching
 from clade.models import DISCRIMINATORS
-from clade.models.dagan import ChannelAttention, SpatialAttention
-from clade.models.pix2pixhd import mirror_border
+from clade.models.generators.dagan import ChannelAttention, SpatialAttention
+from clade.models.generators.pix2pixhd import mirror_border
 from clade.nn import SPADE, ConditionalBlock, conditional_conv
 
 DOUBLE = torch.float64

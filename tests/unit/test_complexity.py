@@ -8,7 +8,15 @@ from torch import nn
 
 import clade
 from clade import CladeError, Synthesizer, create_generator, profile
-from clade.complexity import CONVENTIONS, PARTS, count, counting, inference_memory, time_generators, training_memory
+from clade.complexity import (
+    CONVENTIONS,
+    PARTS,
+    count,
+    counting,
+    inference_memory,
+    time_generators,
+    training_memory,
+)
 from clade.complexity.figure import draw_figure_5
 from clade.complexity.measuring import peak_allocated, scene_labels, tensor_bytes
 from clade.complexity.overhead import layer_pairs, section_3_3
@@ -477,7 +485,7 @@ def test_timing_leaves_the_generators_and_torchs_threads_alone():
 
 @pytest.mark.parametrize(("instructions", "expected"), [("avx2", "fp32"), ("amx", "bf16")])
 def test_auto_is_timed_in_what_the_processor_multiplies_in(monkeypatch, instructions, expected):
-    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+    monkeypatch.setattr("clade.system.processor.instruction_set", lambda: instructions)
     generator = create_generator("clade", **TINY)
     assert time_generators({"a": generator}, (32, 32), rounds=1, precision="auto")["a"].precision == expected
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
-from clade.config import DataConfig, Recipe, find_recipe, list_recipes, recipe_parser
 from clade.data import Augment, ScenesDataset
 from clade.errors import RecipeError
-from clade.judging.recipe import JudgeRecipe
+from clade.recipes import DataConfig, Recipe, find_recipe, list_recipes, recipe_parser
 from clade.training.builders import build_augment
+from clade.training.judges.recipe import JudgeRecipe
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import torch
 
 import clade
 from clade import CheckpointError, CladeError, LabelMap, LabelPyramid, Recipe, RecipeError, create_generator
-from clade.conversion import (
+from clade.labels import LabelSpace
+from clade.nn import CLADE, SPADE, fold_spectral_norm
+from clade.tools.conversion import (
     block_sizes,
     convert,
     convert_checkpoint,
@@ -19,8 +21,6 @@ from clade.conversion import (
     fit_tables,
     kept,
 )
-from clade.labels import LabelSpace
-from clade.nn import CLADE, SPADE, fold_spectral_norm
 from clade.training.builders import build_generator
 from clade.training.fit import _Run, train
 from clade.training.launch import make_fabric
@@ -347,7 +347,7 @@ def test_a_fine_tune_is_a_twentieth_of_the_training(tmp_path):
     assert recipe.generator.name == "clade"
     assert finetune_recipe(converted, "c.safetensors", 7).training.steps == 7
     by_epochs = {**RECIPE, "training": {"epochs": 100}}
-    converted = clade.checkpoints.Checkpoint(
+    converted = clade.models.checkpoints.Checkpoint(
         converted.generator, None, converted_recipe(Recipe.from_dict(by_epochs).to_dict(), converted.generator), {}
     )
     recipe = finetune_recipe(converted, "c.safetensors")
@@ -355,7 +355,7 @@ def test_a_fine_tune_is_a_twentieth_of_the_training(tmp_path):
     with pytest.raises(CladeError, match="needed is at least 1"):
         finetune_recipe(converted, "c.safetensors", 0)
     with pytest.raises(CladeError, match="carries no recipe"):
-        finetune_recipe(clade.checkpoints.Checkpoint(converted.generator, None, None, {}), "c.safetensors")
+        finetune_recipe(clade.models.checkpoints.Checkpoint(converted.generator, None, None, {}), "c.safetensors")
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from clade.commands_data import convert_arguments
-from clade.config import find_merge_table
+from clade.cli.data import convert_arguments
 from clade.data import FolderDataset, check
 from clade.data.convert import convert, running
 from clade.data.convert.base import Item
@@ -26,6 +25,7 @@ from clade.data.convert.merging import plan
 from clade.data.convert.sharing import shared
 from clade.errors import CladeError, DataError, LabelError
 from clade.labels import LabelSpace
+from clade.recipes import find_merge_table
 
 CLASSES = {
     "names": ["sky", "tree", "road", "car"],

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from clade.data import create_dataset, find_layout, layouts
-from clade.data.celebamask_hq import PARTS
+from clade.data.datasets.celebamask_hq import PARTS
 from clade.errors import CladeError, DataError, LabelError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -13,11 +13,11 @@ from PIL import Image
 
 import clade
 from benchmarks.real import card
-from clade.checkpoints import PACKAGED, find_checkpoint, read_checkpoint
 from clade.cli import main
 from clade.evaluation.result import Evaluation
-from clade.hashing import file_hash
+from clade.io.hashing import file_hash
 from clade.labels import read_label
+from clade.models.checkpoints import PACKAGED, find_checkpoint, read_checkpoint
 
 pytestmark = pytest.mark.processor
 

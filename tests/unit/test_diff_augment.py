@@ -13,8 +13,8 @@ from clade.errors import RecipeError
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import ADVERSARIAL
 from clade.models import DISCRIMINATORS, SegmentationDiscriminator
-from clade.models.discriminators import MultiscaleDiscriminator, ScoringDiscriminator
-from clade.training.diff_augment import DiffAugment, augmentation_numbers, parse_policy
+from clade.models.discriminators.diff_augment import DiffAugment, augmentation_numbers, parse_policy
+from clade.models.discriminators.multiscale import MultiscaleDiscriminator, ScoringDiscriminator
 from clade.training.step import Objective, TrainableDiscriminator, training_step
 
 ROWS = 5

@@ -14,15 +14,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clade.checkpoints import read_header
-from clade.config import Recipe
 from clade.data import Batch
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import ADVERSARIAL
 from clade.models import DISCRIMINATORS, SegmentationDiscriminator, create_generator
+from clade.models.checkpoints import read_header
+from clade.models.discriminators.diff_augment import DiffAugment, augmentation_numbers
 from clade.nn import BatchNorm
+from clade.recipes import Recipe
 from clade.training import train
-from clade.training.diff_augment import DiffAugment, augmentation_numbers
 from clade.training.state import read_facts
 from clade.training.step import (
     Objective,

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from clade.config import Recipe
 from clade.data import FolderDataset, check
 from clade.errors import DataError
 from clade.labels import LabelSpace
+from clade.recipes import Recipe
 
 ABC = {"names": ["a", "b", "c"], "colors": [[9, 0, 0], [0, 9, 0], [0, 0, 9]]}
 

@@ -21,7 +21,7 @@ from clade.engine.graphs import Graphs
 from clade.engine.kernels import CompiledKernels, Kernels, Lookup
 from clade.engine.neighbourhoods import SpadeTable, patterns
 from clade.nn import SPADE, conv2d
-from clade.processor import convolves_in_bf16
+from clade.system.processor import convolves_in_bf16
 
 pytestmark = pytest.mark.processor
 
@@ -141,8 +141,8 @@ def test_what_is_in_effect_is_named_in_order():
 
 
 def test_without_avx512_bf16_is_drawn_by_what_torch_has_for_it(monkeypatch):
-    monkeypatch.setattr("clade.processor.instruction_set", lambda: "avx2")
-    monkeypatch.setattr("clade.processor.emulation_cost", lambda kind: 1.0)
+    monkeypatch.setattr("clade.system.processor.instruction_set", lambda: "avx2")
+    monkeypatch.setattr("clade.system.processor.emulation_cost", lambda kind: 1.0)
     generator = build("clade-icpe with edges")
     engine = Engine(generator, precision="bf16")
     assert "packed-convolutions" not in engine.applied
@@ -177,7 +177,7 @@ def test_its_generator_cannot_be_saved_as_if_it_were_the_trained_one(tmp_path):
     ("instructions", "expected"), [("other", "fp32"), ("avx2", "fp32"), ("avx512", "fp32"), ("avx512-bf16", "bf16")]
 )
 def test_auto_takes_what_the_processor_multiplies_in(monkeypatch, instructions, expected):
-    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+    monkeypatch.setattr("clade.system.processor.instruction_set", lambda: instructions)
     assert Engine(build("clade")).precision == expected
 
 

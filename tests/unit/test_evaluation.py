@@ -20,8 +20,6 @@ import torch
 from safetensors.torch import load_file
 
 import clade
-from clade.checkpoints import read_header
-from clade.config import Recipe
 from clade.data import ScenesDataset, eval_loader, plain_resize
 from clade.errors import CladeError, RecipeError
 from clade.evaluation import Evaluation, compare, evaluate
@@ -29,12 +27,14 @@ from clade.evaluation.data import DataHash
 from clade.evaluation.result import FORMAT
 from clade.evaluation.sheets import comparison_sheet
 from clade.evaluation.tables import Column, Row, Table, Value, render
-from clade.images import sheet
+from clade.io.images import sheet
 from clade.metrics.extractors import create_extractor
 from clade.metrics.judges import Judge
+from clade.metrics.scores import PROTOCOLS, SCORES, Protocol, Scores, find_protocol
+from clade.metrics.scores.drawing import draw, picture_seed
 from clade.metrics.statistics import real_statistics
-from clade.scoring import PROTOCOLS, SCORES, Protocol, Scores, find_protocol
-from clade.scoring.drawing import draw, picture_seed
+from clade.models.checkpoints import read_header
+from clade.recipes import Recipe
 from clade.training import train
 
 pytest.importorskip("timm")
@@ -390,7 +390,7 @@ def test_what_is_wrong_is_said(one, options, message):
 
 @pytest.mark.parametrize(("multiplies", "expected"), [(False, "fp32"), (True, "bf16")])
 def test_a_protocol_says_what_was_drawn_in_not_auto(one, monkeypatch, multiplies, expected):
-    monkeypatch.setattr("clade.processor.multiplies_in_bf16", lambda device: multiplies)
+    monkeypatch.setattr("clade.system.processor.multiplies_in_bf16", lambda device: multiplies)
     assert evaluate(one, metrics=["l1"]).protocol["precision"] == "fp32"  # the same scores on every machine
     assert evaluate(one, metrics=["l1"], precision="auto").protocol["precision"] == expected
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from clade import CladeError, LabelError, LabelMap, LabelSpace, Synthesizer, create_generator
-from clade.generation import Pace, Pipeline, by_size, find_labels, generate, other_names, pipeline
-from clade.images import to_uint8
+from clade.io.images import to_uint8
 from clade.labels import instance_edges
+from clade.synthesis import Pace, Pipeline, by_size, find_labels, generate, other_names, pipeline
 
 SPACE = LabelSpace(names=("sky", "tree", "road"), unknown=255)
 SIZES = {"a": (8, 8), "b": (16, 24), "c": (8, 8), "d": (10, 14), "e": (16, 24), "f": (8, 8), "g": (24, 16), "h": (8, 8)}
@@ -184,7 +184,7 @@ def test_a_map_that_the_network_refuses_does_not_take_its_batch_along(dataset, t
 
 
 def test_the_overview_shows_the_first_files_that_can_be_drawn_whatever_their_size(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("clade.generation.folder.GRID_ROWS", 3)
+    monkeypatch.setattr("clade.synthesis.folder.GRID_ROWS", 3)
     (dataset / "labels" / "a.png").write_bytes(b"broken")
     outcome = generate(Painter(), [dataset], tmp_path / "out", grid=True, batch=2)
     heights = [SIZES[name][0] for name in "bcd"]

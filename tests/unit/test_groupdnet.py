@@ -12,8 +12,8 @@ from torch.nn import functional as F
 import clade
 from clade import CladeError, LabelError, LabelMap, LabelPyramid, create_generator
 from clade.models import GroupEncoder
-from clade.models.group_arrangements import ARRANGEMENTS, arrange, unused_block
-from clade.models.group_encoder import class_crops
+from clade.models.encoders.group import class_crops
+from clade.models.generators.group_arrangements import ARRANGEMENTS, arrange, unused_block
 from clade.nn import CLADE, SPADE, GroupCLADE, GroupSPADE, ResidualBlock, reparameterize
 
 NAMES = ("groupdnet", "groupdnet-clade")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from clade.hashing import file_hash
+from clade.io.hashing import file_hash
 
 
 def test_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path):

@@ -15,7 +15,7 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import clade
 for name in clade.__all__:
     getattr(clade, name)
-import clade.cli, clade.generation
+import clade.cli, clade.synthesis
 """
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import clade
-from clade.images import to_uint8
+from clade.io.images import to_uint8
 from clade.metrics import judges
 from clade.metrics.judges.deeplab import MultiScale
 from clade.metrics.judges.drn import DRNSeg

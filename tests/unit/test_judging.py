@@ -17,22 +17,22 @@ from torch import nn
 from torch.nn import functional as F
 
 import clade
-from clade.checkpoints import read_header
 from clade.data import Batch, ScenesDataset
 from clade.errors import CheckpointError, CladeError, DataError, LabelError, RecipeError
-from clade.judging import fit as fitting
-from clade.judging.losses import Learner, cross_entropy, dice, freeze_unused, step_size
 from clade.labels import LabelMap, LabelSpace
 from clade.metrics import judges
 from clade.metrics.judges.base import Judge
 from clade.metrics.judges.matching import NamedJudge, chosen, match
 from clade.metrics.judges.pixels import as_pixels
+from clade.models.checkpoints import read_header
+from clade.training.judges import fit as fitting
+from clade.training.judges.losses import Learner, cross_entropy, dice, freeze_unused, step_size
 
 smp = pytest.importorskip("segmentation_models_pytorch")
 
-from clade.judging import JudgeRecipe, list_judge_recipes, score, train_judge  # noqa: E402
-from clade.judging.scoring import ceiling_of, confusion_of  # noqa: E402
 from clade.metrics.judges.trained import Architecture, TrainedJudge, load_encoder, read_judge  # noqa: E402
+from clade.training.judges import JudgeRecipe, list_judge_recipes, score, train_judge  # noqa: E402
+from clade.training.judges.scoring import ceiling_of, confusion_of  # noqa: E402
 
 TINY = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 SPACE = LabelSpace(names=("sky", "road", "car"), unknown=255)

@@ -14,13 +14,13 @@ from PIL import Image
 
 import clade
 from clade.cli import main
-from clade.config import DataConfig, Recipe, find_merge_table, list_merges
 from clade.data import Dataset, FolderDataset, create_dataset
 from clade.data.convert.merging import plan
 from clade.data.merged import Merged
 from clade.errors import CladeError
 from clade.labels import LabelSpace, read_label
 from clade.metrics.statistics import dataset_key
+from clade.recipes import DataConfig, Recipe, find_merge_table, list_merges
 from clade.training.builders import build_dataset
 
 DATA = Path(__file__).parents[3] / "shared/data"

@@ -18,7 +18,7 @@ from torch_fidelity import calculate_metrics
 from clade.data import ScenesDataset
 from clade.data.scenes import draw_scene
 from clade.errors import CheckpointError, CladeError, DataError
-from clade.images import to_uint8
+from clade.io.images import to_uint8
 from clade.metrics import (
     LPIPS,
     Diversity,

@@ -9,8 +9,8 @@ from PIL import Image
 
 import clade
 from clade import CladeError, LabelMap, LabelSpace, Synthesizer, create_generator
-from clade.generation import generate
-from clade.styles import labels_beside
+from clade.synthesis import generate
+from clade.synthesis.styles import labels_beside
 
 SPACE = LabelSpace(names=("sky", "tree", "road"))
 

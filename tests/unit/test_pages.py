@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import clade
-from clade.pages import can_keep_pages, keep_pages
+from clade.system.pages import can_keep_pages, keep_pages
 
 countable = pytest.mark.skipif(
     not can_keep_pages() or not hasattr(ctypes.CDLL(None), "mallinfo2"),
@@ -85,7 +85,7 @@ def test_drawing_and_training_in_a_program_leave_its_allocator_as_it_was(tmp_pat
 
 @countable
 def test_a_program_can_keep_pages(tmp_path):
-    assert run("from clade.pages import keep_pages\nassert keep_pages()") == [True, False]
+    assert run("from clade.system.pages import keep_pages\nassert keep_pages()") == [True, False]
 
 
 def test_keeping_pages_can_be_asked_for_again():

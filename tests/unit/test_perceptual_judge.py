@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from clade.cli import main
-from clade.config import LossConfig
 from clade.data import ScenesDataset
 from clade.errors import CheckpointError, CladeError, RecipeError
 from clade.labels import LabelSpace
 from clade.metrics.judges.perceptual import EncoderPerceptual
 from clade.metrics.judges.trained import MEAN, STD, Architecture, TrainedJudge, read_judge
+from clade.recipes import LossConfig
 from clade.training.builders import build_objective
 
 pytest.importorskip("segmentation_models_pytorch")

@@ -18,13 +18,13 @@ import torch
 from filelock import FileLock
 from safetensors import safe_open
 
-from clade.config import DataConfig
 from clade.data import Augment, Dataset, Sample, ScenesDataset, create_dataset, train_loader
 from clade.data.prepared import Prepared, PreparedDataset, is_prepared, prepare
 from clade.data.resized import Resized
 from clade.data.scenes import COLORS
 from clade.errors import CladeError, DataError
 from clade.labels.labelspace import LabelSpace
+from clade.recipes import DataConfig
 from clade.training.builders import build_dataset
 
 SIZE = (32, 48)

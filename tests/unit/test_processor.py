@@ -12,14 +12,21 @@ import warnings
 import pytest
 import torch
 
-from clade import CladeError, measure, processor
-from clade.processor import convolves_in_bf16, emulation_cost, instruction_set, multiplies_in_bf16, resolve_precision
+from clade import CladeError
+from clade.system import measure, processor
+from clade.system.processor import (
+    convolves_in_bf16,
+    emulation_cost,
+    instruction_set,
+    multiplies_in_bf16,
+    resolve_precision,
+)
 
 pytestmark = pytest.mark.processor
 
 
 def play(monkeypatch, instructions):
-    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+    monkeypatch.setattr("clade.system.processor.instruction_set", lambda: instructions)
     processor._warn_of_emulation.cache_clear()
 
 
@@ -124,5 +131,6 @@ def test_the_command_line_says_it_in_one_line():
 
 
 def test_recipes_and_protocols_are_checked_without_torch():
-    code = "import sys, clade.config, clade.scoring.protocols; assert 'torch' not in sys.modules, 'torch was loaded'"
+    modules = "clade.recipes, clade.metrics.scores.protocols"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules, 'torch was loaded'"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""

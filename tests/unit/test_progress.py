@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from clade import progress as module
-from clade.progress import Progress, duration, track
+from clade.system import progress as module
+from clade.system.progress import Progress, duration, track
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clade.atomic import atomic_path
-from clade.checkpoints import read_header
 from clade.cli import main
+from clade.io.atomic import atomic_path
+from clade.models.checkpoints import read_header
 from clade.training.ema import Ema
 from clade.training.state import read_facts
 

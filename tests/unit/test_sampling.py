@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clade.config import Recipe
 from clade.data import Augment, Dataset, Sample, ScenesDataset, Stream, train_loader
 from clade.data.prepared import prepare
 from clade.data.resized import Resized, covering
 from clade.data.sampling import read_classes, repeat_factors, systematic
 from clade.errors import DataError, LabelError, RecipeError
 from clade.labels import LabelSpace
+from clade.recipes import Recipe
 from clade.training.builders import build_dataset, build_weights
 
 

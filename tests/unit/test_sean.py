@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from clade import CladeError, LabelError, LabelMap, LabelPyramid, create_generator
 from clade.complexity import profile
 from clade.models import RegionEncoder, generator_options
-from clade.models.sean import MOMENTUM, STYLED_BLOCKS
+from clade.models.generators.sean import MOMENTUM, STYLED_BLOCKS
 from clade.nn import ACE, CLADE, SPADE, ClassLinear
 
 ROWS, DIM = 4, 5

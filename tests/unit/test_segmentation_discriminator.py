@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clade.config import Recipe
 from clade.errors import CladeError, RecipeError
 from clade.labels import LabelMap, LabelPyramid, LabelSpace
 from clade.models import SegmentationDiscriminator
-from clade.models.discriminators import Look
-from clade.models.segmentation_discriminator import cross_entropy, pixel_weights
+from clade.models.discriminators.multiscale import Look
+from clade.models.discriminators.segmentation import cross_entropy, pixel_weights
+from clade.recipes import Recipe
 from clade.training.builders import build_discriminator
 from clade.training.fit import stepper
 from clade.training.step import look_numbers

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from clade.config import Recipe
 from clade.errors import CladeError
+from clade.recipes import Recipe
 from clade.training import train
 
 pytestmark = pytest.mark.slow

@@ -15,16 +15,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import clade
-from clade.checkpoints import read_header
 from clade.cli import main
-from clade.config import DataConfig, Recipe, find_split_file, list_splits
 from clade.data import Dataset, PreparedDataset, Resized
 from clade.data.sampling import read_classes
 from clade.data.split_files import read_part, read_parts
 from clade.errors import DataError
 from clade.evaluation.data import Subject, in_layout, stored_as_is
+from clade.metrics.scores import Protocol
 from clade.metrics.statistics import dataset_key
-from clade.scoring import Protocol
+from clade.models.checkpoints import read_header
+from clade.recipes import DataConfig, Recipe, find_split_file, list_splits
 from clade.training.builders import build_dataset
 from clade.training.checks import check_parts
 

@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from clade.config import Recipe
-from clade.judging import JudgeRecipe, train_judge
-from clade.judging.fit import Learner
 from clade.metrics.judges.trained import read_judge
+from clade.recipes import Recipe
 from clade.training import keeping, signals, train
+from clade.training.judges import JudgeRecipe, train_judge
+from clade.training.judges.fit import Learner
 from clade.training.processes import tells_of_a_lost_process
 from clade.training.signals import Hurried, Stop, stop_on_signal
 from clade.training.state import read_facts
@@ -233,7 +233,7 @@ def free(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before, cores = torch.get_num_threads(), [2]
     torch.set_num_threads(4)
-    monkeypatch.setattr("clade.threads.free_cores", lambda: cores[0])
+    monkeypatch.setattr("clade.system.threads.free_cores", lambda: cores[0])
     yield cores
     torch.set_num_threads(before)
 

@@ -15,14 +15,14 @@ from PIL import Image
 
 import clade
 from clade.errors import CladeError, DataError
-from clade.generation import generate
 from clade.labels import LabelSpace
-from clade.study import Study, building, plan, read_study, report
-from clade.study.answers import AnsweredOtherwise, Answers, UnknownParticipant, UnknownQuestion
-from clade.study.building import build
-from clade.study.page import page
-from clade.study.statistics import binomial_test, bootstrap, wilson
-from clade.study.study import ANSWERS
+from clade.synthesis import generate
+from clade.tools.study import Study, building, plan, read_study, report
+from clade.tools.study.answers import AnsweredOtherwise, Answers, UnknownParticipant, UnknownQuestion
+from clade.tools.study.building import build
+from clade.tools.study.page import page
+from clade.tools.study.statistics import binomial_test, bootstrap, wilson
+from clade.tools.study.study import ANSWERS
 
 SIZE = (12, 16)
 MAPS = [f"street{k}" for k in range(9)]

@@ -12,7 +12,7 @@ from PIL import Image
 import clade
 from clade import CladeError, LabelError, LabelMap, LabelSpace, Synthesizer, create_generator
 from clade.engine import Engine
-from clade.images import save_png, sheet, to_uint8
+from clade.io.images import save_png, sheet, to_uint8
 
 pytestmark = pytest.mark.processor
 
@@ -295,7 +295,7 @@ def test_bf16_is_near_fp32_and_comes_back_as_float32(synthesizer):
 
 @pytest.mark.parametrize(("instructions", "expected"), [("avx2", "fp32"), ("avx512-bf16", "bf16"), ("amx", "bf16")])
 def test_auto_on_a_cpu_is_bf16_where_the_processor_multiplies_in_it(monkeypatch, instructions, expected):
-    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+    monkeypatch.setattr("clade.system.processor.instruction_set", lambda: instructions)
     assert Synthesizer(build(), device="cpu").precision == expected
 
 

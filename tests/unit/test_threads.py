@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clade import threads
-from clade.threads import choose_threads, free_cores
+from clade.system import threads
+from clade.system.threads import choose_threads, free_cores
 
 
 class System:

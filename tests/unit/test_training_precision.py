@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from clade import RecipeError
-from clade.checkpoints import read_header
-from clade.config import Recipe
-from clade.judging import JudgeRecipe, train_judge
+from clade.models.checkpoints import read_header
+from clade.recipes import Recipe
 from clade.training import train
 from clade.training.folder import changes, precision_note
+from clade.training.judges import JudgeRecipe, train_judge
 from clade.training.state import read_facts
 
 pytestmark = pytest.mark.processor
@@ -47,7 +47,7 @@ TRAININGS = {"generator": (train, recipe), "judge": (train_judge, judge_recipe)}
 
 
 def play(monkeypatch, instructions):
-    monkeypatch.setattr("clade.processor.instruction_set", lambda: instructions)
+    monkeypatch.setattr("clade.system.processor.instruction_set", lambda: instructions)
 
 
 def test_auto_is_the_default_of_trainings_and_judges():

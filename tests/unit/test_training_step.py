@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from clade.config import OptimizerConfig, Recipe
 from clade.data import Batch
 from clade.labels import LabelMap, LabelPyramid
 from clade.losses import ADVERSARIAL, VGGPerceptual
 from clade.models import DISCRIMINATORS, create_generator
 from clade.nn import BatchNorm
+from clade.recipes import OptimizerConfig, Recipe
 from clade.training.builders import build_optimizer, lr_factor
 from clade.training.ema import Ema
 from clade.training.fit import _Run, stepper

@@ -82,7 +82,7 @@ def inputs(case: Case, device: str) -> tuple[Tensor, tuple[Tensor | None, ...]]:
 
 def check(case: Case, device: str) -> None:
     """Raises AssertionError where the kernels' results are not those of the plain version in float64."""
-    kernels = importlib.import_module("clade.nn.triton_modulation")
+    kernels = importlib.import_module("clade.nn.triton.modulation")
     grad, given = inputs(case, device)
     x = given[0]
     assert x is not None
@@ -133,7 +133,7 @@ def test_interpreted_kernels_are_the_plain_version(interpreted: dict[str, str], 
 
 def test_the_operation_finds_the_kernels(monkeypatch):
     pytest.importorskip("triton", reason="Triton is not made for this system")
-    kernels = importlib.import_module("clade.nn.triton_modulation")
+    kernels = importlib.import_module("clade.nn.triton.modulation")
     monkeypatch.setattr(kernels, "try_out", lambda: None)
     found = modulation._triton.__wrapped__()
     assert found == (kernels.apply, kernels.reduce, kernels.input_gradient)
@@ -145,7 +145,7 @@ def test_where_triton_makes_no_kernels_the_plain_version_is_used_and_it_says_so(
     def fails():
         raise RuntimeError("Failed to find C compiler\nlong story")
 
-    monkeypatch.setattr(importlib.import_module("clade.nn.triton_modulation"), "try_out", fails)
+    monkeypatch.setattr(importlib.import_module("clade.nn.triton.modulation"), "try_out", fails)
     with pytest.warns(RuntimeWarning, match=r"\(Failed to find C compiler\).*gcc"):
         assert modulation._triton.__wrapped__() is None
 
@@ -163,7 +163,7 @@ def test_where_triton_makes_no_kernels_the_plain_version_is_used_and_it_says_so(
 )
 def test_what_does_not_fit_is_refused(changed: dict[str, Tensor], message: str):
     pytest.importorskip("triton", reason="Triton is not made for this system")
-    kernels = importlib.import_module("clade.nn.triton_modulation")
+    kernels = importlib.import_module("clade.nn.triton.modulation")
     names = ("x", "ids", "gamma", "beta", "mean", "rstd", "scales")
     given = {**dict(zip(names, inputs(Case(6, 16, 3), "cpu")[1], strict=True)), **changed}
     with pytest.raises(CladeError, match=message):
@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_refused(changed: dict[str, Tensor], message: str):
 @pytest.mark.parametrize("scaled", [False, True])
 def test_the_kernels_compile_for_a_gpu(capability: int, scaled: bool):
     triton = pytest.importorskip("triton", reason="Triton is not made for this system")
-    kernels = importlib.import_module("clade.nn.triton_kernels")
+    kernels = importlib.import_module("clade.nn.triton.kernels")
     bases = {"x": "*bf16", "y": "*bf16", "grad": "*bf16", "dx": "*bf16", "ids": "*i32", "met": "*i8", "slope": "fp32"}
     numbers = ("pixels", "channels", "rows", "programs", "span")
     for kernel, blocks, warps in (
@@ -242,7 +242,7 @@ def test_training_sizes_on_the_gpu_are_the_plain_version(
 def test_more_than_2_to_the_31_numbers_reach_their_places():
     if torch.cuda.get_device_properties(0).total_memory < 24 * 2**30:
         pytest.skip("needs 24 GB on the device")
-    kernels = importlib.import_module("clade.nn.triton_modulation")
+    kernels = importlib.import_module("clade.nn.triton.modulation")
     pixels, channels = 2**25 + 5, 64
     x = torch.zeros(pixels, channels, dtype=torch.bfloat16, device="cuda")
     ids = torch.zeros(pixels, dtype=torch.int32, device="cuda")
@@ -260,7 +260,7 @@ def test_more_than_2_to_the_31_numbers_reach_their_places():
 @pytest.mark.gpu
 @on_gpu
 def test_sums_on_the_gpu_are_the_same_bits_every_time():
-    kernels = importlib.import_module("clade.nn.triton_modulation")
+    kernels = importlib.import_module("clade.nn.triton.modulation")
     grad, given = inputs(Case(4 * 128 * 128, 128, 36, run=23, dtype=torch.bfloat16, scaled=True), "cuda")
     first = kernels.reduce(grad, *given, SLOPE)
     for _ in range(5):
@@ -271,7 +271,7 @@ def test_sums_on_the_gpu_are_the_same_bits_every_time():
 @pytest.mark.gpu
 @on_gpu
 def test_a_cuda_graph_records_forward_and_backward():
-    kernels = importlib.import_module("clade.nn.triton_modulation")
+    kernels = importlib.import_module("clade.nn.triton.modulation")
     grad, given = inputs(Case(2 * 64 * 64, 64, 36, dtype=torch.bfloat16), "cuda")
 
     def step() -> tuple[Tensor, ...]:

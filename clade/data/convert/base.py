@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from clade.data.datasets.folder import SPLITS
 from clade.data.files import LABEL_SUFFIXES, PHOTO_SUFFIXES, layouts, natural_key, some, walk
-from clade.data.folder import SPLITS
 from clade.errors import CladeError, DataError
 from clade.labels.labelspace import LabelSpace
-from clade.progress import track
 from clade.registry import Registry, near_match
+from clade.system.progress import track
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clade.atomic import atomic_path
 from clade.data.files import walk
 from clade.errors import DataError
+from clade.io.atomic import atomic_path
 from clade.labels.labelspace import LabelSpace
 
 MANIFEST, CLASSES = "convert.json", "classes.json"

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clade.atomic import atomic_path
 from clade.data.convert.base import Item, Request, Source
 from clade.data.convert.layouts import find_converter
 from clade.data.convert.manifest import begin, content_hash
@@ -24,10 +23,11 @@ from clade.data.convert.merging import Merging, plan
 from clade.data.convert.sharing import shared
 from clade.data.convert.summary import ConvertReport, SplitSummary
 from clade.data.convert.tables import split_list
+from clade.data.datasets.folder import IMAGES, INSTANCES, LABELS
 from clade.data.files import require_same_size
-from clade.data.folder import IMAGES, INSTANCES, LABELS
 from clade.data.photos import read_photo
 from clade.errors import CladeError, DataError
+from clade.io.atomic import atomic_path
 from clade.labels.files import read_instances, read_label
 from clade.registry import near_match
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from clade.data.convert.base import Item, Request, Source, converter, files_below, stem
 from clade.data.convert.tables import read_classes, read_lines, read_palette
+from clade.data.datasets.folder import SPLITS
 from clade.data.files import LABEL_SUFFIXES, PHOTO_SUFFIXES, require_same_size, some
-from clade.data.folder import SPLITS
 from clade.errors import DataError
 from clade.labels.files import read_instances, read_label
 from clade.labels.labelspace import LabelSpace

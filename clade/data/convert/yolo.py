@@ -12,8 +12,8 @@ import numpy as np
 from clade.data.convert.base import Item, Request, Source, converter, files_below, stem
 from clade.data.convert.raster import paint_largest_first, polygon
 from clade.data.convert.tables import read_lines, read_table
+from clade.data.datasets.folder import SPLITS
 from clade.data.files import PHOTO_SUFFIXES, some
-from clade.data.folder import SPLITS
 from clade.data.photos import read_photo
 from clade.errors import DataError
 from clade.labels.labelspace import LabelSpace

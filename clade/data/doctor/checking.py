@@ -18,8 +18,8 @@ from clade.data.files import FileDataset, Listing, completed_space, find_layout,
 from clade.data.prepared import require_raw
 from clade.errors import CladeError, DataError
 from clade.labels.labelspace import Color, LabelSpace
-from clade.progress import track
 from clade.registry import near_match
+from clade.system.progress import track
 
 
 def check(
@@ -44,7 +44,7 @@ def check(
         num_classes, unknown, remap, palette: as in :class:`clade.data.FileDataset`.
         workers: reading threads; one per core, at most 8, when left out.
         labels_only: do not look at photos.
-        progress: tell how far it is (:class:`clade.progress.Progress`).
+        progress: tell how far it is (:class:`clade.system.progress.Progress`).
 
     Raises:
         CladeError: ``root`` is missing or holds no dataset, or there is no such layout or split. All else is in the

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clade.atomic import atomic_path
 from clade.data.doctor.advice import Advice
 from clade.data.doctor.looking import FAILURES
 from clade.data.doctor.notes import Duplicate
 from clade.data.doctor.splits import SplitReport
 from clade.errors import DataError
+from clade.io.atomic import atomic_path
 from clade.labels.labelspace import LabelSpace
 
 _SHOWN = 20  # how many problems print() shows; to_dict() has all

@@ -16,7 +16,7 @@ from clade.data.prepared.manifest import AGAIN, MANIFEST, Manifest, Split
 from clade.data.prepared.places import Place, is_url
 from clade.data.prepared.shards import ShardFile
 from clade.errors import DataError
-from clade.hashing import file_hash
+from clade.io.hashing import file_hash
 from clade.labels.labelspace import LabelSpace
 from clade.registry import near_match
 

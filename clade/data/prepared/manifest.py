@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from clade._version import __version__
-from clade.atomic import atomic_path
 from clade.errors import DataError, LabelError
+from clade.io.atomic import atomic_path
 from clade.labels.labelspace import LabelSpace
 
 MANIFEST = "prepared.json"

@@ -20,7 +20,7 @@ from clade.data.prepared.plan import Plan
 from clade.data.resized import Resized
 from clade.data.transforms import Fit, Size
 from clade.errors import DataError
-from clade.progress import Progress
+from clade.system.progress import Progress
 
 UNFINISHED = "preparing.json"
 _LOCK = ".lock"
@@ -96,7 +96,7 @@ def prepare(
         workers: reading processes; 0 reads in this one, by default one per core.
         on_error: a picture that cannot be read stops everything, or is left out and counted.
         parts: split -> what the split file says of it, for :meth:`PreparedDataset.require` to compare with.
-        progress: tell how far it is (:class:`clade.progress.Progress`).
+        progress: tell how far it is (:class:`clade.system.progress.Progress`).
 
     Raises:
         DataError: the folder holds something else, too little room, no usable picture, a number that makes no sense.

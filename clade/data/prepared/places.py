@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from clade.atomic import atomic_path
 from clade.data.disk_cache import cache_folder
 from clade.data.prepared.manifest import AGAIN, MANIFEST, Manifest, Shard
 from clade.errors import DataError, first_line
-from clade.hashing import file_hash
+from clade.io.atomic import atomic_path
+from clade.io.hashing import file_hash
 
 
 def is_url(root: str | Path) -> bool:

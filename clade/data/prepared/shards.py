@@ -16,11 +16,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from clade.atomic import atomic_path
 from clade.data.base import Sample
 from clade.data.prepared.manifest import AGAIN, Shard
 from clade.errors import DataError, first_line
-from clade.hashing import file_hash
+from clade.io.atomic import atomic_path
+from clade.io.hashing import file_hash
 
 
 def write_shard(path: Path, samples: Sequence[Sample], facts: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ Images = Tensor | np.ndarray
 
 
 def as_pixels(images: Images) -> Tensor:
-    """Images -> (N, 3, H, W) uint8, quantised as ``clade.images.to_uint8`` does for a file.
+    """Images -> (N, 3, H, W) uint8, quantised as ``clade.io.images.to_uint8`` does for a file.
 
     Raises:
         CladeError: another shape, other numbers than floats or uint8, floats outside [-1, 1].

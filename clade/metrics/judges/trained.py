@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clade._version import __version__
-from clade.checkpoints import FORMAT, read_header, write_tensors
 from clade.errors import CheckpointError, RecipeError, first_line
 from clade.labels import LabelSpace
 from clade.metrics.judges.base import Size
 from clade.metrics.judges.matching import ClassMap, Match, NamedJudge, chosen
 from clade.metrics.judges.packages import require
 from clade.metrics.judges.pixels import Images, as_pixels, normalized
+from clade.models.checkpoints import FORMAT, read_header, write_tensors
 from clade.registry import near_match
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -1,0 +1,1 @@
+"""One file per layout in which a dataset is published; each registers itself."""

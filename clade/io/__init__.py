@@ -1,0 +1,1 @@
+"""Files: whole or not there at all, hashed, pictures; what a checkpoint says of itself."""

@@ -1,0 +1,1 @@
+"""One file per discriminator; each registers itself."""

@@ -1,0 +1,1 @@
+"""Photos -> latents and codes of style."""

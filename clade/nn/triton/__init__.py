@@ -1,0 +1,1 @@
+"""The modulation of :mod:`clade.nn.modulation` as Triton kernels."""
