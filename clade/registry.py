@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -66,6 +69,27 @@ def names_in_source(folder: Path, registry: str) -> list[str]:
     pattern = re.compile(rf"^@{registry}\.register\(\"([^\"]+)\"\)", re.MULTILINE)
     texts = (path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")) + sorted(folder.glob("*/*.py")))
     return sorted(name for text in texts for name in pattern.findall(text))
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import modules that register something of their own; they may lie in the current folder.
+
+    Raises:
+        CladeError: no such module. What a module itself raises goes on as it is.
+    """
+    here = os.getcwd()
+    for name in names:
+        if here not in sys.path:
+            sys.path.append(here)
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # the module is there, and what it imports is not
+            raise CladeError(
+                f"There is no module '{name}' to import. Needed is the name of one that is installed or lies in "
+                f"{here}, without .py."
+            ) from error
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> CladeError:

@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.formatwarning = _in_one_line
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return _run(arguments)
+        return _run(_imported(arguments))
     except KeyboardInterrupt:
         print("clade: interrupted", file=sys.stderr)
         return 130
@@ -132,6 +132,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_one_line(message: Warning | str, *_: object) -> str:
     """A warning as a user reads it, without the line of code that gave it."""
     return f"clade: warning: {' '.join(str(message).split())}\n"
+
+
+def _imported(arguments: list[str]) -> list[str]:
+    """The arguments without every ``--import MODULE``, which registers what a checkpoint or a name needs."""
+    modules: list[str] = []
+    while "--import" in arguments:
+        at = arguments.index("--import")
+        if at + 1 == len(arguments):
+            raise UsageError("--import needs the name of a module, as in --import my_layers.")
+        modules.append(arguments[at + 1])
+        arguments = arguments[:at] + arguments[at + 2 :]
+    if modules:
+        from clade.registry import import_modules
+
+        import_modules(modules)
+    return arguments
 
 
 def _run(arguments: list[str]) -> int:
@@ -173,7 +189,8 @@ def _print_help() -> None:
     for name, (_, _, summary) in COMMANDS.items():
         print(f"  {name:12} {summary}")
     print(
-        "\n`clade COMMAND --help` explains a command; `clade --version` prints the version; --debug shows tracebacks."
+        "\n`clade COMMAND --help` explains a command; `clade --version` prints the version; --debug shows tracebacks;\n"
+        "--import MODULE imports one of yours first, which registers a layer, a generator, a dataset."
     )
 
 

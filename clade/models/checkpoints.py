@@ -180,11 +180,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         info = {**header["info"], "version": header["version"]}
     except (KeyError, TypeError, AttributeError, CladeError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error}). Fetch or write the file anew.") from error
+    imports = recipe.get("imports") if isinstance(recipe, dict) else None
     try:
         generator = create_generator(name, **options)
         generator.load_state_dict(safetensors.torch.load_file(path))
     except (CladeError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{path}: the weights do not fit the network that the file names: {error}") from error
+        hint = ""
+        if imports:  # never by itself: the file may be a stranger's
+            hint = f" Its training imported {', '.join(map(str, imports))}: import the same before (--import MODULE)."
+        raise CheckpointError(
+            f"{path}: the weights do not fit the network that the file names: {error}{hint}"
+        ) from error
     return Checkpoint(generator=generator.eval(), label_space=space, recipe=recipe, info=info)
 
 

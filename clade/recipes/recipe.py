@@ -25,7 +25,7 @@ from clade.recipes.sections import (
     not_finite,
 )
 from clade.recipes.shipped import shipped
-from clade.registry import near_match
+from clade.registry import import_modules, near_match
 from clade.system.processor import PRECISIONS
 
 
@@ -35,6 +35,9 @@ class Recipe:
 
     name: str = "recipe"
     """Name of the run; its default folder is runs/NAME."""
+    imports: list[str] = field(default_factory=list)
+    """Modules that register layers, generators or datasets of your own: imported when the recipe is read from its
+    file."""
     data: DataConfig = field(default_factory=DataConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -61,7 +64,9 @@ class Recipe:
         content = {} if content is None else content
         if not isinstance(content, Mapping):
             raise RecipeError(f"{found}: a recipe is a mapping of keys to values, got {type(content).__name__}.")
-        return cls.from_dict({"name": found.stem, **content}, overrides, source=str(found))
+        recipe = cls.from_dict({"name": found.stem, **content}, overrides, source=str(found))
+        import_modules(recipe.imports)  # not in from_dict: a checkpoint, too, holds a recipe, and may be a stranger's
+        return recipe
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:

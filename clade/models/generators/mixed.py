@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
 from clade.errors import CladeError
 from clade.models.generators.spade_shaped import Builder, SpadeShapedGenerator, block_count
-from clade.nn import CLADE, SPADE, Unnormalized
+from clade.nn import NORMS, Unnormalized
 from clade.registry import near_match
 
-LAYERS = ("clade", "spade", "none")
 POSITIONS = ("modulation", "features", "input")
 
 
@@ -19,15 +19,16 @@ class MixedGenerator(SpadeShapedGenerator):
     """The SPADE-shaped generator with one kind of normalization layer, or several (sections 4.8 and 4.9).
 
     Args:
-        norm: kind of layer, ``clade``, ``spade`` or ``none`` (the bare backbone); ``"spade:4,clade"`` for SPADE in the
-            first four blocks and CLADE above; or a list with one name per block (7, or 8 for upsampling='most'), from
-            coarse to fine.
+        norm: kind of layer, ``clade``, ``spade``, ``none`` (the bare backbone) or any other of
+            :data:`clade.nn.NORMS`, also one registered elsewhere; ``"spade:4,clade"`` for SPADE in the first four
+            blocks and CLADE above; or a list with one name per block (7, or 8 for upsampling='most'), from coarse to
+            fine.
         positions: how the position in the object enters: None; ``modulation`` of CLADE's scale and shift (+dist_p,
             CLADE-ICPE); ``features``, a channel beside the features of each CLADE layer (+dist_f); ``input``, two
             channels beside the labels that the network starts from (+dist_i).
         skip_class: class whose pixels get the position 0. The published weights were trained so: with 0 on COCO-Stuff
             (person) and Cityscapes; on ADE20K with the unlabelled pixels, which here are the unknown class, 150.
-        hidden: channels inside the modulation networks of SPADE layers.
+        hidden: channels inside the modulation networks of SPADE layers, and of others that have that option.
         normalization: inside every layer, ``batch`` (synchronised under DDP) or ``instance``.
         options: ``width``, ``upsampling``, ``z_dim``, ``size``, ``encoder``, ``encoder_width``; see
             :class:`SpadeShapedGenerator`.
@@ -51,7 +52,8 @@ class MixedGenerator(SpadeShapedGenerator):
         if positions is not None and positions not in POSITIONS:
             hint = near_match(str(positions), POSITIONS)
             raise CladeError(f"There is no use of positions '{positions}'.{hint} Known: {', '.join(POSITIONS)}.")
-        if positions in ("modulation", "features") and "clade" not in layers:
+        use = {"modulation": "positions", "features": "position_channel"}.get(positions or "")
+        if use is not None and not any(use in _options(layer) for layer in layers):
             raise CladeError(
                 f"positions='{positions}' works in CLADE layers, and norm={norm!r} leaves none. "
                 "Choose positions='input', or CLADE in some blocks."
@@ -63,20 +65,16 @@ class MixedGenerator(SpadeShapedGenerator):
             )
         if hidden < 1:
             raise CladeError(f"hidden is {hidden}; needed is a number of at least 1.")
-        common = {
+        offered = {
             "num_rows": num_classes + unknown_class,
             "instance_edges": instance_edges,
             "normalization": normalization,
-        }
-        builders: dict[str, Builder] = {
-            "clade": partial(
-                CLADE, positions=positions == "modulation", position_channel=positions == "features", **common
-            ),
-            "spade": partial(SPADE, hidden=hidden, **common),
-            "none": Unnormalized,
+            "hidden": hidden,
+            "positions": positions == "modulation",
+            "position_channel": positions == "features",
         }
         super().__init__(
-            [builders[layer] for layer in layers],
+            [_builder(layer, offered) for layer in layers],
             num_classes=num_classes,
             unknown_class=unknown_class,
             instance_edges=instance_edges,
@@ -85,6 +83,16 @@ class MixedGenerator(SpadeShapedGenerator):
             **options,
         )
         self.skip_class = skip_class
+
+
+def _builder(layer: str, offered: dict[str, Any]) -> Builder:
+    """Builds a layer with what its constructor takes of the options offered."""
+    options = {key: value for key, value in offered.items() if key in _options(layer)}
+    return Unnormalized if layer == "none" else partial(NORMS[layer], **options)
+
+
+def _options(layer: str) -> Collection[str]:
+    return () if layer == "none" else inspect.signature(NORMS[layer]).parameters
 
 
 def layers_of_blocks(norm: str | Sequence[str], blocks: int) -> list[str]:
@@ -99,9 +107,10 @@ def layers_of_blocks(norm: str | Sequence[str], blocks: int) -> list[str]:
     layers: list[str] = []
     for k, part in enumerate(parts):
         name, _, count = part.strip().partition(":")
-        if name not in LAYERS:
-            hint = near_match(name, LAYERS)
-            raise CladeError(f"norm={norm!r}: there is no layer '{name}'.{hint} Known: {', '.join(LAYERS)}.")
+        known = [*NORMS.names(), "none"]
+        if name not in known:
+            hint = near_match(name, known)
+            raise CladeError(f"norm={norm!r}: there is no layer '{name}'.{hint} Known: {', '.join(known)}.")
         if count and not (count.isdecimal() and int(count)):
             raise CladeError(f"norm={norm!r}: '{count}' is no number of blocks. Write 'spade:4,clade', say.")
         fills = isinstance(norm, str) and k == len(parts) - 1 and not count
