@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -69,6 +70,12 @@ def names_in_source(folder: Path, registry: str) -> list[str]:
     pattern = re.compile(rf"^@{registry}\.register\(\"([^\"]+)\"\)", re.MULTILINE)
     texts = (path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")) + sorted(folder.glob("*/*.py")))
     return sorted(name for text in texts for name in pattern.findall(text))
+
+
+def import_all(package: str, path: Iterable[str]) -> None:
+    """Import every module of a package, so that each registers what it holds: a new one is one file."""
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 def import_modules(names: Iterable[str]) -> None:

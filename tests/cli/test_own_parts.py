@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import clade
 from clade import CheckpointError, CladeError, LabelMap, RecipeError, create_generator, profile, read_checkpoint, save
 from clade.cli import main
 from clade.engine import Engine
@@ -59,6 +60,14 @@ def test_the_engine_and_the_profile_fall_back(layer):
         expected = generator(maps())
     torch.testing.assert_close(Engine(generator, precision="fp32")(maps()), expected, atol=2e-5, rtol=0)
     assert profile(generator, size=(64, 64)).params == sum(p.numel() for p in generator.parameters())
+
+
+def test_what_knows_other_layers_alone_says_so(layer):
+    generator = create_generator("clade", num_classes=5, width=2, norm="class-shift:2,clade")
+    with pytest.raises(CheckpointError, match="layer ClassShift is none of clade's"):
+        clade.export_official(generator)
+    with pytest.raises(CladeError, match="no plain SPADE blocks to convert"):
+        clade.convert(generator)
 
 
 def test_a_checkpoint_does_not_import_by_itself(folder, layer):

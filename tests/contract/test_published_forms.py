@@ -1,4 +1,4 @@
-"""Every registered generator has a published form: its weights go out under published names and come back the same."""
+"""Generators that were published: their weights go out under published names and come back the same."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import torch
 import clade
 from clade import CheckpointError, create_generator, list_generators
 from clade.models import ConvEncoder, generator_options
+from clade.models.published import FAMILIES
 
 SMALL = {"width": 2, "hidden": 4, "style_dim": 6, "encoder_width": 2}
-every = pytest.mark.parametrize("name", list_generators())
+PUBLISHED = [name for name in list_generators() if name in FAMILIES]
+every = pytest.mark.parametrize("name", PUBLISHED)
 
 
 def make(name, **options):
@@ -116,7 +118,7 @@ def test_a_wrong_option_is_set_against_what_the_shapes_say():
         clade.import_official("clade", state, width=4)
 
 
-@pytest.mark.parametrize("name", [n for n in list_generators() if {"z_dim", "encoder"} <= set(generator_options(n))])
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if {"z_dim", "encoder"} <= set(generator_options(n))])
 def test_a_style_encoder_is_kept_apart_and_put_back(name):
     generator = make(name, z_dim=5, size=(64, 64), encoder=True)
     state = clade.export_official(generator)

@@ -1,1 +1,7 @@
 """One file per layout in which a dataset is published; each registers itself."""
+
+from __future__ import annotations
+
+from clade.registry import import_all
+
+import_all(__name__, __path__)

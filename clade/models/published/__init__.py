@@ -12,6 +12,7 @@ from clade.models import Generator
 from clade.models.checkpoints import require_unfolded
 from clade.models.published import cc_fpse, dagan, groupdnet, parts, pix2pixhd, sean, spade_shaped
 from clade.models.published.naming import Family, State, published_name, to_ours, to_published
+from clade.nn import NormLayer
 from clade.registry import near_match
 
 __all__ = ["FAMILIES", "export_official", "import_official"]
@@ -90,6 +91,9 @@ def export_official(module: nn.Module) -> dict[str, Tensor]:
             f"{type(module).__name__} has no published form. Known: generators made by clade.create_generator, "
             "their encoders, and discriminators."
         )
+    for layer in module.modules():
+        if isinstance(layer, NormLayer) and not type(layer).__module__.startswith("clade.nn."):
+            raise CheckpointError(f"Its layer {type(layer).__name__} is none of clade's, and has no published form.")
     state = to_published(module, FAMILIES[name])
     apart = isinstance(module, Generator) and not module.encoder_is_part
     return {key: value for key, value in state.items() if not (apart and key.startswith("encoder."))}
