@@ -44,6 +44,8 @@ class ACE(NormLayer):
     Shapes: x (N, C, H, W); labels of the same pictures at any size; y (N, out_channels, H, W).
     """
 
+    num_rows: int
+
     def __init__(
         self,
         channels: int,

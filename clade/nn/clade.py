@@ -57,6 +57,7 @@ class CLADE(NormLayer):
         self.modulates_by_position = positions
         self.uses_positions = positions or position_channel
         self.normalize = parameter_free(normalization, channels)
+        self.num_rows = num_rows
         self.gamma = nn.Parameter(torch.rand(num_rows, channels))  # no 1 + gamma here, unlike SPADE
         self.beta = nn.Parameter(torch.zeros(num_rows, channels))
         if positions:

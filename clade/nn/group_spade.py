@@ -48,6 +48,7 @@ class GroupSPADE(NormLayer):
         self.out_channels = channels
         self.instance_edges = instance_edges
         self.normalize = parameter_free(normalization, channels)
+        self.num_rows = num_rows
         self.shared = conv2d(num_rows * (1 + instance_edges), hidden, 3, groups=shared_groups or groups)
         self.to_gamma = conv2d(hidden, channels, 3, groups=groups)
         self.to_beta = conv2d(hidden, channels, 3, groups=groups)

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clade.errors import CladeError
-from clade.labels import LabelPyramid
+from clade.errors import CladeError, LabelError
+from clade.labels import LabelMap, LabelPyramid
 from clade.registry import Registry
 
 
@@ -19,11 +19,25 @@ class NormLayer(nn.Module, ABC):
     """A normalization layer that reads the label map.
 
     ``out_channels`` is what the following convolution gets: the input's channels, plus the edge channel of CLADE.
-    ``uses_positions`` says whether it asks the pyramid for positions.
+    ``uses_positions`` says whether it asks the pyramid for positions. ``num_rows`` is the number of ids that it knows.
+
+    It is called with the pyramid that a network makes once for all its layers. Where it stands by itself, a label map,
+    or ids (N, H, W), will do (``layer(x, ids)``), and become one for this call.
     """
 
     out_channels: int
+    num_rows: int | None = None
     uses_positions: bool = False
+
+    def __call__(self, x: Tensor, labels: LabelPyramid | LabelMap | Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not isinstance(labels, LabelPyramid) and self.num_rows is not None:
+            label_map = labels if isinstance(labels, LabelMap) else LabelMap(labels)
+            if len(label_map) != len(x):
+                raise LabelError(
+                    f"{len(label_map)} label maps came with features of {len(x)} pictures; needed is one for each."
+                )
+            labels = LabelPyramid(label_map.to(x.device), self.num_rows)
+        return super().__call__(x, labels, *args, **kwargs)
 
     @abstractmethod
     def forward(self, x: Tensor, labels: LabelPyramid) -> Tensor:

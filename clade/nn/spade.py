@@ -40,6 +40,7 @@ class SPADE(NormLayer):
         self.out_channels = channels
         self.instance_edges = instance_edges
         self.normalize = parameter_free(normalization, channels)
+        self.num_rows = num_rows
         self.shared = conv2d(num_rows + instance_edges, hidden, 3)
         self.to_gamma = conv2d(hidden, channels, 3)
         self.to_beta = conv2d(hidden, channels, 3)

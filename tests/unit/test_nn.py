@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from clade import CladeError, LabelMap, LabelPyramid, create_generator
+from clade import CladeError, LabelError, LabelMap, LabelPyramid, create_generator
 from clade.nn import (
     CLADE,
     NORMS,
@@ -314,6 +314,24 @@ def test_every_norm_layer_keeps_the_size_and_reaches_every_parameter(name, norma
     for tensor in (x, *layer.parameters()):
         assert tensor.grad.isfinite().all()
         assert tensor.grad.any()
+
+
+@pytest.mark.parametrize("name", NORMS.names())
+def test_every_norm_layer_takes_ids_and_label_maps(name):
+    layer = NORMS[name](6, num_rows=ROWS).eval()
+    scatter_parameters(layer)
+    pyramid, x = labels(), noise(2, 6, 5, 7)
+    with torch.no_grad():
+        drawn = []
+        for given in (pyramid, pyramid.label_map, pyramid.label_map.ids):
+            torch.manual_seed(0)  # one of them draws noise
+            drawn.append(layer(x, given))
+        assert torch.equal(drawn[0], drawn[1])
+        assert torch.equal(drawn[0], drawn[2])
+        with pytest.raises(LabelError, match="1 label maps came with features of 2 pictures"):
+            layer(x, pyramid.label_map.ids[:1])
+        with pytest.raises(LabelError, match=str(ROWS)):
+            layer(x, torch.full((2, 5, 7), ROWS))
 
 
 @pytest.mark.parametrize("name", NORMS.names())

@@ -568,9 +568,12 @@ def test_wrong_maps_are_errors_when_they_come():
 
 def test_example_of_the_documentation_runs(capsys):
     page = (Path(__file__).parents[2] / "docs" / "drop-in.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    layer, swapped = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    alone: dict = {}
+    exec(layer, alone)
+    assert alone["features"].shape == alone["alone"].shape == (2, 16, 32, 32)
     names: dict = {}
-    exec(block, names)
+    exec(swapped, names)
     assert names["image"].shape == (1, 1, 64, 64)
     assert names["report"].network_after < names["report"].network_before
     assert "SPADE layers became CLADE" in capsys.readouterr().out
