@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clade.models.checkpoints import read_checkpoint, save
     from clade.models.published import export_official, import_official
     from clade.recipes import Recipe, list_recipes
+    from clade.synthesis.folder import generate
     from clade.synthesis.synthesizer import Synthesizer, load
     from clade.tools.conversion import convert
     from clade.training import train
@@ -36,6 +37,7 @@ _LATER = {
     "create_generator": "clade.models",
     "evaluate": "clade.evaluation",
     "export_official": "clade.models.published",
+    "generate": "clade.synthesis.folder",
     "import_official": "clade.models.published",
     "list_generators": "clade.models",
     "list_recipes": "clade.recipes",
@@ -46,6 +48,21 @@ _LATER = {
     "save": "clade.models.checkpoints",
     "train": "clade.training",
 }
+
+_ROOMS = (
+    "complexity",
+    "data",
+    "engine",
+    "evaluation",
+    "labels",
+    "losses",
+    "metrics",
+    "models",
+    "nn",
+    "recipes",
+    "synthesis",
+    "training",
+)
 
 __all__ = [
     "CheckpointError",
@@ -68,6 +85,7 @@ __all__ = [
     "create_generator",
     "evaluate",
     "export_official",
+    "generate",
     "import_official",
     "list_generators",
     "list_recipes",
@@ -81,6 +99,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"clade.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'clade' has no attribute '{name}'")
     value = getattr(importlib.import_module(_LATER[name]), name)
@@ -89,4 +109,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_ROOMS])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from clade._version import __version__
-from clade.cli import analyze, data, evaluate, judge, models, study
+from clade.cli import analyze, data, evaluate, judge, listing, models, study
 from clade.errors import CladeError, UsageError
 from clade.system.pages import keep_pages
 
@@ -78,6 +78,7 @@ COMMANDS: dict[str, Command] = {
         models.convert_arguments,
         "a SPADE generator -> CLADE with its weights, without data; or any into 16 bits",
     ),
+    "list": (listing.run, listing.arguments, "names of generators, layers, datasets, recipes, metrics, judges"),
     "profile": (
         models.profile,
         models.profile_arguments,

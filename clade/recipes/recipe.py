@@ -90,6 +90,13 @@ class Recipe:
         recipe._check(source, {argument[2:].split("=")[0] for argument in overrides if argument.startswith("--")})
         return recipe
 
+    @classmethod
+    def of(cls, recipe: Recipe | Mapping[str, Any] | str | Path) -> Recipe:
+        """A recipe in any form: itself, its plain values, a YAML file, or the name of one that comes with clade."""
+        if isinstance(recipe, (str, Path)):
+            return cls.from_yaml(recipe)
+        return cls.from_dict(recipe) if isinstance(recipe, Mapping) else recipe
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that survive JSON and YAML."""
         return _plain(dataclasses.asdict(self))

@@ -27,6 +27,7 @@ from clade.synthesis.styles import read_style
 
 __all__ = ["Synthesizer", "load"]
 
+_ONE_BY_ONE = (str, Path, Image.Image, LabelMap)
 _ARE_IDS = (
     " Arrays and tensors hold ids; numbers as label files hold them become ids by `synthesizer.encode_numbers(array)`."
 )
@@ -77,7 +78,8 @@ class Synthesizer:
 
         Args:
             label_map: ids as everywhere in the library: a LabelMap, or an array or tensor (H, W) or (N, H, W); or a
-                label file, by its path or as a PIL image. Numbers of label files that are an array already become ids
+                label file, by its path or as a PIL image; or a list of these, all of one size. Numbers of label files
+                that are an array already become ids
                 by :meth:`encode_numbers`.
             style: for a multi-modal generator, the photo to take the style from; see :meth:`latent`.
             seed: for a multi-modal generator without a style photo: which sample of the prior. The same seed gives the
@@ -187,6 +189,8 @@ class Synthesizer:
 
     def read(self, label_map: Any) -> LabelMap:
         """Any form of label map -> a checked LabelMap; see :meth:`__call__`."""
+        if isinstance(label_map, (list, tuple)) and any(isinstance(one, _ONE_BY_ONE) for one in label_map):
+            return LabelMap.stack([self.read(one) for one in label_map])
         with self._own_classes("" if isinstance(label_map, (str, Path, Image.Image)) else _ARE_IDS):
             return self._read(label_map)
 

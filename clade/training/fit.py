@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -68,14 +69,20 @@ class Result:
         return self.step >= self.steps and not self.unvalidated
 
 
-def train(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False, quiet: bool = False) -> Result:
+def train(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    fresh: bool = False,
+    quiet: bool = False,
+) -> Result:
     """Train by a recipe; go on where an earlier call with the same folder stopped, exactly.
 
     Ctrl-C (SIGINT) and SIGTERM finish the step, save and return. After a kill the run repeats the steps since the last
     saved state, with the same result: on the CPU, with the same number of threads, bit for bit.
 
     Args:
-        recipe: what to train on what.
+        recipe: what to train on what; also as plain values, a YAML file, or the name of one that comes with clade.
         out: folder of the run; by default runs/NAME.
         fresh: begin anew even if the folder holds a training.
         quiet: no progress bar.
@@ -83,6 +90,7 @@ def train(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False,
     Raises:
         CladeError: data, recipe or folder cannot be used as they are; or the losses stopped being numbers.
     """
+    recipe = Recipe.of(recipe)
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     with launched(recipe, folder, fresh=fresh, quiet=quiet) as fabric:
         return _Run(recipe, folder, fabric, fresh=fresh, quiet=quiet).go()

@@ -10,11 +10,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import clade
-from clade import CheckpointError, CladeError, LabelMap, RecipeError, create_generator, profile, read_checkpoint, save
+from clade import (
+    CheckpointError,
+    CladeError,
+    LabelMap,
+    LabelSpace,
+    RecipeError,
+    create_generator,
+    profile,
+    read_checkpoint,
+    save,
+)
 from clade.cli import main
 from clade.engine import Engine
+from clade.metrics.scores import SCORES
+from clade.metrics.scores.measures import MEASURES
 from clade.nn import NORMS
 from clade.recipes import Recipe
 
@@ -90,8 +103,6 @@ def test_commands_of_the_page_run(folder, capsys):
     tiny = "--data.size [32,32] --training.steps 1 --training.batch_size 2 --training.calibrate 1 --generator.width 2"
     assert main([*shlex.split(train), *tiny.split(), "--data.options", "{count: 2}", "--quiet"]) == 0
     Path("labels").mkdir()
-    from PIL import Image
-
     Image.new("L", (32, 32), 1).save("labels/one.png")
     assert main(shlex.split(generate)) == 0
     assert Path("pictures/one.png").is_file()
@@ -121,3 +132,23 @@ def test_what_a_module_lacks_itself_is_said_as_it_is(folder):
 def test_a_recipe_of_a_checkpoint_imports_nothing(folder):
     assert Recipe.from_dict({"imports": ["own_layer"]}).imports == ["own_layer"]
     assert "own_layer" not in sys.modules
+
+
+def test_a_score_of_the_page_is_in_the_protocol_and_the_table(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(MEASURES, "_entries", dict(MEASURES._entries))
+    page = (ROOT / "docs/own-parts.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "brightness" in block)
+    try:
+        exec(code, {"__name__": "own_score"})
+        for folder in ("images", "labels"):
+            (tmp_path / "val" / folder).mkdir(parents=True)
+        Image.new("RGB", (32, 32), (90, 90, 90)).save(tmp_path / "val/images/one.png")
+        Image.new("L", (32, 32), 1).save(tmp_path / "val/labels/one.png")
+        (tmp_path / "classes.json").write_text('{"names": ["a", "b", "c"]}')
+        generator = create_generator("clade", num_classes=3, width=2)
+        save(generator, tmp_path / "own.safetensors", LabelSpace(names=("a", "b", "c")))
+        line = f"evaluate {tmp_path}/own.safetensors --data {tmp_path} --dataset folder --out {tmp_path}/own.json"
+        assert main([*line.split(), *["--split", "val", "--metrics", "brightness,l1", "--size", "32x32"]]) == 0
+        assert "brightness" in capsys.readouterr().out
+    finally:
+        SCORES.pop("brightness", None)

@@ -45,6 +45,13 @@ def test_the_name_is_the_file_s_unless_it_says_otherwise(written):
     assert Recipe.from_yaml(written("name: other")).name == "other"
 
 
+def test_a_recipe_comes_in_every_form(written):
+    recipe = Recipe.from_yaml("scenes-tiny")
+    assert Recipe.of(recipe) is recipe
+    assert Recipe.of("scenes-tiny") == Recipe.of(recipe.to_dict()) == recipe
+    assert Recipe.of(written("training: {steps: 7}")).training.steps == 7
+
+
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}", "null"])
 def test_an_empty_file_is_the_default_recipe(written, text):
     assert Recipe.from_yaml(written(text)) == Recipe(name="mine")

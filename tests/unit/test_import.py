@@ -32,6 +32,14 @@ def test_no_public_name_touches_the_network():
     assert done.returncode == 0, done.stderr
 
 
+def test_rooms_are_attributes():
+    """As in `import torch; torch.nn`: also before anything else has imported them."""
+    rooms = ("nn", "models", "data", "losses", "metrics", "labels", "engine", "recipes", "training", "synthesis")
+    done = run(f"import clade; print(*(getattr(clade, room).__name__ for room in {rooms}))")
+    assert done.stdout.split() == [f"clade.{room}" for room in rooms], done.stderr
+    assert "torch" not in run("import clade, sys; dir(clade); print(*sys.modules)").stdout.split()
+
+
 def test_an_unknown_name_is_an_attribute_error():
     done = run("import clade; clade.trian")
     assert "AttributeError: module 'clade' has no attribute 'trian'" in done.stderr

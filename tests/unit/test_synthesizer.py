@@ -223,6 +223,16 @@ def test_a_seed_gives_the_same_image_again_and_another_seed_another(latent):
     assert not torch.allclose(latent(IDS), latent(IDS))
 
 
+def test_a_list_of_files_pictures_and_maps_is_a_batch(tmp_path, synthesizer):
+    Image.fromarray(RAW[::-1].astype(np.uint8)).save(tmp_path / "other.png")
+    drawn = synthesizer([tmp_path / "other.png", LabelMap(IDS), Image.fromarray(RAW.astype(np.uint8))])
+    assert torch.equal(drawn, synthesizer(np.stack([IDS[::-1], IDS, IDS])))
+    assert len(synthesizer.pictures([str(tmp_path / "other.png")])) == 1
+    near(synthesizer([IDS.tolist()]), drawn[1:2])  # numbers in lists are one array, as before
+    with pytest.raises(LabelError, match="different sizes"):
+        synthesizer([LabelMap(IDS), LabelMap(IDS[:10])])
+
+
 def test_a_seed_neither_reads_nor_moves_the_global_random_numbers(latent):
     torch.manual_seed(1)
     first = latent(IDS, seed=3)
