@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clade._version import __version__
 from clade.errors import CheckpointError, CladeError, DataError, LabelError, RecipeError
+from clade.extras import how_to_install
 
 if TYPE_CHECKING:
     from clade.complexity import Complexity, profile
@@ -100,12 +101,23 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return importlib.import_module(f"clade.{name}")
+        return _imported(f"clade.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'clade' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_LATER[name]), name)
+    value = getattr(_imported(_LATER[name]), name)
     globals()[name] = value
     return value
+
+
+def _imported(module: str) -> Any:
+    """A module of ours; where it lacks another package, the error says which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        hint = how_to_install(error)
+        if hint is None:
+            raise
+        raise ModuleNotFoundError(hint, name=error.name) from error
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ from typing import NoReturn
 from clade._version import __version__
 from clade.cli import analyze, data, evaluate, judge, listing, models, study
 from clade.errors import CladeError, UsageError
+from clade.extras import how_to_install
 from clade.system.pages import keep_pages
 
 
@@ -122,6 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, ModuleNotFoundError) and (hint := how_to_install(error)) is not None:
+            print(f"clade: error: {hint}", file=sys.stderr)
+            return 1
         kind = "" if isinstance(error, CladeError) else f"unexpected {type(error).__name__}: "
         hint = "" if isinstance(error, CladeError) else " (--debug shows where)"
         print(f"clade: error: {kind}{' '.join(str(error).split())}{hint}", file=sys.stderr)

@@ -19,6 +19,8 @@ is off by 1.5 times the rounding of the plain sum; with the usual 0, 1, -1, 2, -
 _TILES = {3: (4, 2), 2: (3, 2)}
 """Sides of the outputs computed together, by the kernel's side."""
 _MOST_WEIGHTS = 1 << 25  # numbers of a layer's transformed weights: 128 MiB
+_MANY_WEIGHTS = 1 << 23  # more than these have to gain more
+_PART = 1 << 16  # pairs of channels whose weights are transformed at a time
 _STRIP = 512  # tiles transformed and multiplied at a time: enough for the products, few enough for the caches
 # What memory costs, in multiply-adds of the same time: reading a weight, and a number in both transforms.
 _COSTS = {"avx2": (15, 45), "avx512": (30, 90)}
@@ -173,10 +175,13 @@ class WinogradConv2d(nn.Module):
         if self._prepared is None or self._prepared[0] != outputs:
             f = form(outputs, self.kernel)
             weight = self.weight.to_dense() if self.weight.is_mkldnn else self.weight
-            w = weight.permute(2, 3, 1, 0).reshape(self.kernel, -1)
-            half = torch.mm(f.g, w).view(f.points, self.kernel, -1)
-            whole = torch.bmm(f.g.expand(f.points, -1, -1), half)
-            self._prepared = outputs, whole.view(f.points, f.points, self.in_channels, self.out_channels)
+            weight = weight.permute(2, 3, 1, 0)
+            whole = weight.new_empty(f.points, f.points, self.in_channels, self.out_channels)
+            step = max(1, _PART // self.out_channels)  # in parts, so that little memory is needed beside the result
+            for part, out in zip(weight.split(step, 2), whole.split(step, 2), strict=True):
+                half = torch.mm(f.g, part.reshape(self.kernel, -1)).view(f.points, self.kernel, -1)
+                out.copy_(torch.bmm(f.g.expand(f.points, -1, -1), half).view(out.shape))
+            self._prepared = outputs, whole
         return self._prepared[1]
 
 
@@ -215,9 +220,11 @@ def choice(in_channels: int, out_channels: int, kernel: int, size: tuple[int, in
     read, moved = _COSTS.get(instruction_set(), _COSTS["avx512"])
     pairs, channels = in_channels * out_channels, in_channels + out_channels
     height, width = (side + 3 - kernel for side in size)
-    costs: dict[int | None, float] = {None: 0.8 * kernel**2 * pairs * (height * width + read)}
+    plain = kernel**2 * pairs * (height * width + read)
+    costs: dict[int | None, float] = {None: 0.8 * plain}
     for m in _TILES[kernel]:
         tiles, points = -(-height // m) * -(-width // m), (m + kernel - 1) ** 2
-        if points * pairs < _MOST_WEIGHTS:
-            costs[m] = points * (pairs * (1.1 * tiles + read) + channels * tiles * moved)
+        cost = points * (pairs * (1.1 * tiles + read) + channels * tiles * moved)
+        if points * pairs < _MOST_WEIGHTS and (points * pairs <= _MANY_WEIGHTS or cost < 0.65 * plain):
+            costs[m] = cost
     return min(costs, key=costs.__getitem__)

@@ -22,7 +22,13 @@ PACKAGED = {"demo": _PACKAGE / "streets"}
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file of a path, or of a name of :data:`PACKAGED`, unless a file of that name lies in the current folder."""
+    """The file of a path, of a training's folder (its last.safetensors), or of a name of :data:`PACKAGED`.
+
+    A file, or a training, of that name in the current folder comes first.
+    """
+    last = Path(path) / "last.safetensors"
+    if last.is_file():
+        return last
     return _PACKAGE / f"{path}.safetensors" if str(path) in PACKAGED and not Path(path).is_file() else Path(path)
 
 
@@ -34,7 +40,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """
     path = find_checkpoint(path)
     if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder. A run's generator is {path / 'last.safetensors'} in it.")
+        raise CheckpointError(f"{path}: is a folder, and no last.safetensors, a training's generator, is in it.")
     if not path.is_file():
         hint = "" if path.suffix or path.name != str(path) else near_match(str(path), PACKAGED)
         raise CheckpointError(

@@ -259,7 +259,7 @@ def test_without_fastapi_the_error_says_what_to_install(folder: Path) -> None:
         "except errors.CladeError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 'pip install "clade[study]"' in done.stdout
+    assert 'pip install "clade-synthesis[study]"' in done.stdout
 
 
 # --- Commands ---------------------------------------------------------------------------------------------------------

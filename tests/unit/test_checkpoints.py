@@ -139,9 +139,17 @@ def test_tuples_among_the_options_come_back_as_tuples(tmp_path):
     assert read_checkpoint(tmp_path / "g.safetensors").generator.options["size"] == (32, 64)
 
 
+def test_a_trainings_folder_is_its_last_generator(generator, tmp_path):
+    clade.save(generator, tmp_path / "last.safetensors")
+    clade.save(create_generator("clade", num_classes=3, width=1), tmp_path / "best.safetensors")
+    own = read_checkpoint(tmp_path).generator.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in generator.state_dict().items())
+    assert clade.load(tmp_path, device="cpu").generator.num_rows == generator.num_rows
+
+
 def test_a_missing_file_is_named(tmp_path):
     refused(tmp_path / "none.safetensors", "no such file")
-    refused(tmp_path, "is a folder. A run's generator is .*last.safetensors")
+    refused(tmp_path, "is a folder, and no last.safetensors, a training's generator, is in it")
 
 
 @pytest.mark.parametrize("suffix", ["pth", "pt", "ckpt"])

@@ -19,7 +19,7 @@ try:
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
 except ImportError as error:
     raise CladeError(
-        f'`clade study serve` needs FastAPI and uvicorn ({error}). Install them: pip install "clade[study]".'
+        f'`clade study serve` needs FastAPI and uvicorn ({error}). Install them: pip install "clade-synthesis[study]".'
     ) from error
 
 if TYPE_CHECKING:
