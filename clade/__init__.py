@@ -100,24 +100,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return _imported(f"clade.{name}")
-    if name not in _LATER:
+    if name not in _LATER and name not in _ROOMS:
         raise AttributeError(f"module 'clade' has no attribute '{name}'")
-    value = getattr(_imported(_LATER[name]), name)
-    globals()[name] = value
-    return value
-
-
-def _imported(module: str) -> Any:
-    """A module of ours; where it lacks another package, the error says which extra brings it."""
     try:
-        return importlib.import_module(module)
+        if name in _ROOMS:
+            return importlib.import_module(f"clade.{name}")
+        value = getattr(importlib.import_module(_LATER[name]), name)
     except ModuleNotFoundError as error:
         hint = how_to_install(error)
         if hint is None:
             raise
         raise ModuleNotFoundError(hint, name=error.name) from error
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

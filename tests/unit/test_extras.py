@@ -17,7 +17,7 @@ from clade.extras import DISTRIBUTION, EXTRAS, how_to_install
 
 ROOT = Path(__file__).parents[2]
 BASE = {"PIL", "cc3d", "filelock", "numpy", "rich", "safetensors", "torch"}
-ELSEWHERE = {"starlette", "triton"}  # with FastAPI; with torch, where there is CUDA
+ELSEWHERE = {"pydantic", "starlette", "triton"}  # with FastAPI; with torch, where there is CUDA
 PIP = {"cc3d": "connected-components-3d", "PIL": "pillow", "yaml": "pyyaml"}
 # Runs a command in a process in which packages are not there.
 WITHOUT = """
