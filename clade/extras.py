@@ -5,7 +5,6 @@ from __future__ import annotations
 DISTRIBUTION = "clade-synthesis"
 EXTRAS = {
     "fastapi": "study",
-    "fsspec": "data",
     "jsonargparse": "recipes",
     "lightning_fabric": "train",
     "matplotlib": "eval",

@@ -16,7 +16,7 @@ import clade
 from clade.extras import DISTRIBUTION, EXTRAS, how_to_install
 
 ROOT = Path(__file__).parents[2]
-BASE = {"PIL", "cc3d", "filelock", "numpy", "rich", "safetensors", "torch"}
+BASE = {"PIL", "cc3d", "filelock", "fsspec", "numpy", "rich", "safetensors", "torch"}
 ELSEWHERE = {"pydantic", "starlette", "triton"}  # with FastAPI; with torch, where there is CUDA
 PIP = {"cc3d": "connected-components-3d", "PIL": "pillow", "yaml": "pyyaml"}
 # Runs a command in a process in which packages are not there.
@@ -105,7 +105,7 @@ def test_training_needs_its_own_extra_alone(tmp_path):
     names = declared()
     has = names[""] | names["train"] | names["recipes"]
     blocked = [module for module in EXTRAS if package_of(module) not in has]
-    assert {"scipy", "timm", "fsspec"} <= set(blocked)
+    assert {"scipy", "timm", "pycocotools"} <= set(blocked)
     line = "train scenes-tiny --data.size [32,32] --training.steps 1 --training.batch_size 2 --training.calibrate 1"
     done = without(blocked, *line.split(), "--quiet", "--data.options", "{count: 2}", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
