@@ -39,7 +39,11 @@ class Registry(Generic[T]):
         """Decorator: add the class or function under ``name``."""
 
         def add(entry: C) -> C:
-            assert name not in self._entries, f"{self.kind} '{name}' registered twice"
+            if name in self._entries:
+                before, now = (getattr(one, "__module__", "?") for one in (self._entries[name], entry))
+                raise CladeError(
+                    f"There is a {self.kind} '{name}' already, of {before}; {now} needs another name for its own."
+                )
             self._entries[name] = entry  # pyright: ignore[reportArgumentType]  # what is decorated keeps its own type
             return entry
 

@@ -21,7 +21,7 @@ class ClassShift(NormLayer):
 
     def __init__(self, channels: int, *, num_rows: int, normalization: str = "batch") -> None:
         super().__init__()
-        self.out_channels = channels
+        self.out_channels, self.num_rows = channels, num_rows
         self.normalize = parameter_free(normalization, channels)
         self.beta = nn.Parameter(torch.zeros(num_rows, channels))
 

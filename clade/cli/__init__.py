@@ -141,7 +141,8 @@ def _in_one_line(message: Warning | str, *_: object) -> str:
 
 def _imported(arguments: list[str]) -> list[str]:
     """The arguments without every ``--import MODULE``, which registers what a checkpoint or a name needs."""
-    modules: list[str] = []
+    modules = [argument.partition("=")[2] for argument in arguments if argument.startswith("--import=")]
+    arguments = [argument for argument in arguments if not argument.startswith("--import=")]
     while "--import" in arguments:
         at = arguments.index("--import")
         if at + 1 == len(arguments):

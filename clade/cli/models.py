@@ -107,9 +107,12 @@ def generate(args: argparse.Namespace, _: list[str]) -> int:
     from clade.io.headers import PACKAGED, find_checkpoint
 
     if not args.labels:
-        if args.checkpoint not in PACKAGED or find_checkpoint(args.checkpoint).name == args.checkpoint:
+        packaged = PACKAGED.get(args.checkpoint)
+        if (
+            packaged is None or find_checkpoint(args.checkpoint).parent != packaged.parent
+        ):  # a file or training of one's own
             raise UsageError("label maps to draw are needed after the checkpoint. See `clade generate --help`.")
-        args.labels = [str(PACKAGED[args.checkpoint])]
+        args.labels = [str(packaged)]
     require_generator(args.checkpoint)
     require_paths(args.labels)
     from clade.cli.generate import run

@@ -46,10 +46,10 @@ class Form:
 def form(outputs: int, kernel: int) -> Form:
     """F(outputs, kernel) by the points above (Toom and Cook), in float32."""
     n = outputs + kernel - 1
-    points = torch.tensor(_POINTS[n], dtype=torch.float64)
-    powers = points[:, None] ** torch.arange(n, dtype=torch.float64)
+    points = torch.tensor(_POINTS[n], dtype=torch.float64, device="cpu")
+    powers = points[:, None] ** torch.arange(n, dtype=torch.float64, device="cpu")
     differences = (points[:, None] - points).fill_diagonal_(1)
-    infinity = torch.zeros(n, dtype=torch.float64)
+    infinity = points.new_zeros(n)
     infinity[-1] = 1
     a = torch.cat([powers[:, :outputs], infinity[None, -outputs:]]).T
     g = torch.cat([powers[:, :kernel] / differences.prod(1, keepdim=True), infinity[None, -kernel:]])
@@ -60,7 +60,7 @@ def form(outputs: int, kernel: int) -> Form:
 
 def _polynomial(roots: Tensor, length: int) -> Tensor:
     """Coefficients of the product of (x - root), from x^0 on."""
-    coefficients = torch.zeros(length, dtype=torch.float64)
+    coefficients = roots.new_zeros(length)
     coefficients[0] = 1
     for root in roots:
         coefficients = torch.cat([coefficients.new_zeros(1), coefficients[:-1]]) - root * coefficients
@@ -97,6 +97,7 @@ class WinogradConv2d(nn.Module):
         assert isinstance(weight, Tensor)
         return weight
 
+    @torch.no_grad()  # the memory that is kept must not become part of a graph
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, h, w), channels last, plus ``add`` of that shape."""
         n, _, height, width = x.shape
@@ -172,7 +173,8 @@ class WinogradConv2d(nn.Module):
 
     def _transformed_weight(self, outputs: int) -> Tensor:
         """G w G^T, (n, n, C_in, C_out)"""
-        if self._prepared is None or self._prepared[0] != outputs:
+        prepared = self._prepared  # another thread may put another one in its place
+        if prepared is None or prepared[0] != outputs:
             f = form(outputs, self.kernel)
             weight = self.weight.to_dense() if self.weight.is_mkldnn else self.weight
             weight = weight.permute(2, 3, 1, 0)
@@ -181,8 +183,8 @@ class WinogradConv2d(nn.Module):
             for part, out in zip(weight.split(step, 2), whole.split(step, 2), strict=True):
                 half = torch.mm(f.g, part.reshape(self.kernel, -1)).view(f.points, self.kernel, -1)
                 out.copy_(torch.bmm(f.g.expand(f.points, -1, -1), half).view(out.shape))
-            self._prepared = outputs, whole
-        return self._prepared[1]
+            self._prepared = prepared = outputs, whole
+        return prepared[1]
 
 
 _kept = threading.local()
@@ -194,7 +196,7 @@ def _memory(role: str, shape: tuple[int, ...]) -> Tensor:
     kept: Tensor | None = getattr(_kept, role, None)
     if kept is None or len(kept) < numbers:
         with torch.inference_mode(False):  # else nothing outside of inference mode could write to it
-            kept = torch.empty(numbers)
+            kept = torch.empty(numbers, dtype=torch.float32, device="cpu")
         setattr(_kept, role, kept)
     return kept[:numbers].view(shape)
 

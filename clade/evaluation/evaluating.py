@@ -24,7 +24,7 @@ from clade.evaluation.data import DataHash, Subject
 from clade.evaluation.processes import Processes, processes
 from clade.evaluation.result import Evaluation
 from clade.metrics.judges import Judge
-from clade.metrics.scores import Protocol, Scores, find_protocol
+from clade.metrics.scores import SCORES, Protocol, Scores, find_protocol
 from clade.metrics.scores.drawing import draw, draws_samples
 from clade.models import Generator
 from clade.models.checkpoints import Checkpoint, find_checkpoint
@@ -92,9 +92,10 @@ def evaluate(
     named = metrics is not None or Path(str(protocol)).suffix in (".yaml", ".yml")
     subject = Subject.open(path, find_protocol(protocol, changes), data, dataset, split, as_is)
     found, chosen, config = subject.checkpoint, subject.protocol, subject.config
-    if "diversity" in chosen.metrics and not draws_samples(found.generator):
+    of_samples = [name for name in chosen.metrics if SCORES[name].samples]
+    if of_samples and not draws_samples(found.generator):
         raise CladeError(
-            f"{path}: diversity needs a generator that draws many pictures of one label map, and "
+            f"{path}: {of_samples[0]} needs a generator that draws many pictures of one label map, and "
             f"'{found.generator.name}' here has no prior to draw from. Leave it out of the metrics."
         )
     drawn = subject.split(config.val_split)

@@ -45,6 +45,7 @@ class ACE(NormLayer):
     """
 
     num_rows: int
+    stochastic = True
 
     def __init__(
         self,

@@ -28,6 +28,8 @@ class NormLayer(nn.Module, ABC):
     out_channels: int
     num_rows: int | None = None
     uses_positions: bool = False
+    stochastic: bool = False
+    """Whether it draws random numbers in every forward, as a generator with such a layer then does."""
 
     def __call__(self, x: Tensor, labels: LabelPyramid | LabelMap | Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not isinstance(labels, LabelPyramid) and self.num_rows is not None:

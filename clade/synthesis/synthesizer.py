@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -27,7 +28,7 @@ from clade.synthesis.styles import read_style
 
 __all__ = ["Synthesizer", "load"]
 
-_ONE_BY_ONE = (str, Path, Image.Image, LabelMap)
+_ONE_BY_ONE = (str, Path, Image.Image, LabelMap, Tensor, np.ndarray)
 _ARE_IDS = (
     " Arrays and tensors hold ids; numbers as label files hold them become ids by `synthesizer.encode_numbers(array)`."
 )

@@ -78,8 +78,8 @@ def build_scores(recipe: Recipe, training: Dataset, validation: Dataset, device:
             raise RecipeError(
                 f"training.{key}: there is no score '{name}'.{near_match(name, SCORES)} Known: {', '.join(SCORES)}."
             )
-        if name == "diversity":
-            raise RecipeError(f"training.{key}: diversity needs many pictures of a map; only `clade evaluate` has it.")
+        if SCORES[name].samples:
+            raise RecipeError(f"training.{key}: {name} needs many pictures of a map; only `clade evaluate` has it.")
     if not names:
         return None
     from clade.metrics.scores import Scores

@@ -26,7 +26,7 @@ from clade import (
 )
 from clade.cli import main
 from clade.engine import Engine
-from clade.metrics.scores import SCORES
+from clade.metrics.scores import SCORES, Protocol, Score, Scores
 from clade.metrics.scores.measures import MEASURES
 from clade.nn import NORMS
 from clade.recipes import Recipe
@@ -92,6 +92,23 @@ def test_a_checkpoint_does_not_import_by_itself(folder, layer):
         read_checkpoint("own.safetensors")
 
 
+def test_a_layer_stands_by_itself(layer):
+    ids = torch.randint(5, (2, 8, 8))
+    assert layer(3, num_rows=5)(torch.randn(2, 3, 4, 4), ids).shape == (2, 3, 4, 4)
+
+
+def test_a_layer_that_draws_noise_makes_its_generator_stochastic(layer, monkeypatch):
+    assert not create_generator("clade", num_classes=5, width=2, norm="class-shift").stochastic
+    assert create_generator("clade", num_classes=5, width=2, norm="clade:6,ace").stochastic
+    monkeypatch.setattr(layer, "stochastic", True)
+    assert create_generator("clade", num_classes=5, width=2, norm="class-shift:1,clade").stochastic
+
+
+def test_a_name_that_is_taken_is_refused(layer):
+    with pytest.raises(CladeError, match=r"a normalization layer 'class-shift' already, of own_layer"):
+        NORMS.register("class-shift")(layer)
+
+
 def test_positions_need_a_layer_that_takes_them(layer):
     with pytest.raises(CladeError, match="positions='modulation' works in CLADE layers"):
         create_generator("clade-icpe", num_classes=5, width=2, norm="class-shift")
@@ -112,6 +129,8 @@ def test_commands_of_the_page_run(folder, capsys):
 
 def test_a_module_that_is_not_there_is_named(folder, capsys):
     assert main(["generate", "demo", "--import", "no_such_module"]) == 1
+    assert "no module 'no_such_module' to import" in capsys.readouterr().err
+    assert main(["generate", "demo", "--import=no_such_module"]) == 1
     assert "no module 'no_such_module' to import" in capsys.readouterr().err
     assert main(["generate", "demo", "--import"]) == 2
     Path("mine.yaml").write_text("imports: [no.such]\n")
@@ -152,3 +171,13 @@ def test_a_score_of_the_page_is_in_the_protocol_and_the_table(monkeypatch, capsy
         assert "brightness" in capsys.readouterr().out
     finally:
         SCORES.pop("brightness", None)
+
+
+def test_a_score_that_nothing_computes_is_said_before_drawing(monkeypatch):
+    monkeypatch.setitem(SCORES, "brightness", Score("brightness", True))
+    space = LabelSpace(names=("a", "b", "c"))
+    protocol = Protocol(metrics=("l1", "brightness"), size=(32, 32))
+    scores = Scores(protocol, space, lambda: pytest.fail("no photos are needed"))
+    assert scores.missing == {"brightness": "No measure computes 'brightness': register one in MEASURES."}
+    with pytest.raises(CladeError, match="No measure computes 'brightness'"):
+        Scores(protocol, space, lambda: pytest.fail("no photos are needed"), named=("brightness",))

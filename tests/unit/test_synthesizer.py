@@ -228,6 +228,7 @@ def test_a_list_of_files_pictures_and_maps_is_a_batch(tmp_path, synthesizer):
     drawn = synthesizer([tmp_path / "other.png", LabelMap(IDS), Image.fromarray(RAW.astype(np.uint8))])
     assert torch.equal(drawn, synthesizer(np.stack([IDS[::-1], IDS, IDS])))
     assert len(synthesizer.pictures([str(tmp_path / "other.png")])) == 1
+    near(synthesizer([torch.from_numpy(IDS)] * 2), drawn[1:])
     near(synthesizer([IDS.tolist()]), drawn[1:2])  # numbers in lists are one array, as before
     with pytest.raises(LabelError, match="different sizes"):
         synthesizer([LabelMap(IDS), LabelMap(IDS[:10])])

@@ -93,6 +93,22 @@ def test_sizes_that_follow_each_other_get_their_own_weights(monkeypatch):
         torch.testing.assert_close(layer(x), conv(x), atol=3e-5, rtol=1e-5)
 
 
+def test_defaults_and_gradients_of_the_program_do_not_reach_it(monkeypatch):
+    always(monkeypatch, {3: 4})
+    conv = convolution()
+    x = torch.randn(1, 24, 19, 22)
+    expected = conv(x)
+    winograd.form.cache_clear()
+    winograd._kept.__dict__.clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(WinogradConv2d(conv)(x), expected, atol=3e-5, rtol=1e-5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not WinogradConv2d(conv)(x.requires_grad_()).requires_grad
+    torch.testing.assert_close(WinogradConv2d(conv)(x.detach()), expected, atol=3e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("instruction_set", ["avx2", "avx512", "amx"])
 def test_large_layers_are_worth_it_and_small_ones_are_not(monkeypatch, instruction_set):
     monkeypatch.setattr(winograd, "instruction_set", lambda: instruction_set)

@@ -27,12 +27,14 @@ class Score:
         higher: whether a larger value is better.
         needs: what weights it needs: "inception", "extractor", "judge", "lpips", or "" for none.
         digits: after the point, in tables.
+        samples: whether it is of several pictures of each label map, which only ``clade evaluate`` draws.
     """
 
     label: str
     higher: bool
     needs: str = ""
     digits: int = 2
+    samples: bool = False
 
     @property
     def arrow(self) -> str:
@@ -55,7 +57,7 @@ SCORES: dict[str, Score] = {
     "recall": Score("recall", True, "extractor", 4),
     "density": Score("density", True, "extractor", 4),
     "coverage": Score("coverage", True, "extractor", 4),
-    "diversity": Score("LPIPS diversity", True, "lpips", 4),
+    "diversity": Score("LPIPS diversity", True, "lpips", 4, samples=True),
     "l1": Score("L1", False, "", 4),
 }
 """Name -> score. FID and KID are in features of Inception, those after them in features of the protocol's extractor."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -85,6 +86,10 @@ class Scores:
             asked = [name for name in kind.names if name in protocol.metrics]
             if asked:
                 self._try(asked, lambda kind=kind, asked=asked: self._measures.append(kind(self._sources, asked)))
+        known = {name for kind in MEASURES for name in MEASURES[kind].names}
+        for name in protocol.metrics:
+            if name not in known:
+                self._try([name], partial(_raise, f"No measure computes '{name}': register one in MEASURES."))
         if not self._measures:
             reasons = " ".join(dict.fromkeys(self.missing.values()))
             raise CladeError(f"None of {', '.join(protocol.metrics)} can be computed. {reasons}")
@@ -156,6 +161,13 @@ class Scores:
 
     def _read(self, measure: Measure, values: dict[str, float], details: dict[str, Any], notes: list[str]) -> None:
         found, behind = measure.compute()
+        lacking = [name for name in measure.names if name in self.protocol.metrics and name not in found]
+        if lacking:
+            raise CladeError(f"{type(measure).__name__} computed no '{lacking[0]}', which is among its names.")
         notes += getattr(measure.metric, "notes", ())
         values.update(found)
         details.update(behind)
+
+
+def _raise(message: str) -> NoReturn:
+    raise CladeError(message)

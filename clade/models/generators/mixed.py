@@ -9,7 +9,7 @@ from typing import Any
 
 from clade.errors import CladeError
 from clade.models.generators.spade_shaped import Builder, SpadeShapedGenerator, block_count
-from clade.nn import NORMS, Unnormalized
+from clade.nn import NORMS, NormLayer, Unnormalized
 from clade.registry import near_match
 
 POSITIONS = ("modulation", "features", "input")
@@ -83,6 +83,7 @@ class MixedGenerator(SpadeShapedGenerator):
             **options,
         )
         self.skip_class = skip_class
+        self.stochastic = any(module.stochastic for module in self.modules() if isinstance(module, NormLayer))
 
 
 def _builder(layer: str, offered: dict[str, Any]) -> Builder:

@@ -18,7 +18,7 @@ from clade.data.photos import read_photo
 from clade.errors import CladeError, DataError
 from clade.io.hashing import file_hash
 from clade.labels import LabelSpace
-from clade.models.checkpoints import read_header
+from clade.models.checkpoints import find_checkpoint, read_header
 from clade.synthesis import LabelFile, generate
 from clade.synthesis.synthesizer import Synthesizer, load
 
@@ -151,8 +151,10 @@ def named_systems(given: Sequence[str | Path], device: str, precision: str) -> l
     for text in map(str, given):
         before, equals, after = text.partition("=")
         name, path = (before, Path(after)) if equals and before and not Path(text).exists() else (None, Path(text))
+        named_by = path.resolve().name
+        path = find_checkpoint(path)
         if path.is_dir():
-            systems.append(Pictures(name or path.resolve().name, path))
+            systems.append(Pictures(name or named_by, path))
         else:
             own = path.resolve().parent.name if path.stem in ("last", "best") else path.stem
             systems.append(Checkpoint(name or own, path, device, precision))
