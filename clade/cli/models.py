@@ -108,9 +108,8 @@ def generate(args: argparse.Namespace, _: list[str]) -> int:
 
     if not args.labels:
         packaged = PACKAGED.get(args.checkpoint)
-        if (
-            packaged is None or find_checkpoint(args.checkpoint).parent != packaged.parent
-        ):  # a file or training of one's own
+        own = packaged is None or find_checkpoint(args.checkpoint).parent != packaged.parent  # a file, a training
+        if own:
             raise UsageError("label maps to draw are needed after the checkpoint. See `clade generate --help`.")
         args.labels = [str(packaged)]
     require_generator(args.checkpoint)
