@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -27,7 +27,6 @@ class Measure(ABC):
 
     Args:
         sources: protocol, device, and what else it needs: extractors, the real photos' statistics, the judge.
-        asked: those of its scores that the protocol asks for.
 
     ``metric`` holds what it has seen, and merges it over processes.
 
@@ -37,19 +36,17 @@ class Measure(ABC):
     """
 
     names: ClassVar[tuple[str, ...]]
-    of_samples: ClassVar[bool] = False
-    """Whether it also wants several pictures of each label map (:meth:`update_samples`)."""
     metric: Metric
 
     @abstractmethod
-    def __init__(self, sources: Sources, asked: Collection[str]) -> None: ...
+    def __init__(self, sources: Sources) -> None: ...
 
     @abstractmethod
     def update(self, seen: Seen) -> None:
         """Add pictures."""
 
     def update_samples(self, images: Tensor) -> None:
-        """Add K pictures of each of N label maps, (N, K, 3, H, W) in [-1, 1]; only where ``of_samples``."""
+        """Add K pictures of each of N label maps, (N, K, 3, H, W) in [-1, 1], for scores of ``samples``."""
         raise NotImplementedError
 
     @abstractmethod
@@ -71,7 +68,7 @@ class Judged(Measure):
 
     names = ("miou", "accuracy")
 
-    def __init__(self, sources: Sources, asked: Collection[str]) -> None:
+    def __init__(self, sources: Sources) -> None:
         self.judge = sources.judge()
         absent: Any = sources.protocol.absent_classes  # checked by the protocol
         self.metric = SegmentationScore(self.judge.num_classes, absent=absent).to(sources.device)
@@ -93,7 +90,7 @@ class _OfFeatures(Measure):
 
     what: ClassVar[str] = "extractor"
 
-    def __init__(self, sources: Sources, asked: Collection[str]) -> None:
+    def __init__(self, sources: Sources) -> None:
         neighbours = self._neighbours(sources)
         sources.require_pictures(neighbours + 1, f"a neighbourhood of {neighbours}")
         self.extractor = sources.extractor(self.what)
@@ -172,9 +169,8 @@ class OfSamples(Measure):
     """LPIPS between several pictures of one label map."""
 
     names = ("diversity",)
-    of_samples = True
 
-    def __init__(self, sources: Sources, asked: Collection[str]) -> None:
+    def __init__(self, sources: Sources) -> None:
         lpips = LPIPS(weights=sources.weights.get("lpips"))
         sources.note_network("lpips", lpips.key, lpips.name)
         self.metric = Diversity(lpips).to(sources.device)
@@ -196,7 +192,7 @@ class L1(Measure):
 
     names = ("l1",)
 
-    def __init__(self, sources: Sources, asked: Collection[str]) -> None:
+    def __init__(self, sources: Sources) -> None:
         self.metric = MeanMetric().to(sources.device)
 
     def update(self, seen: Seen) -> None:

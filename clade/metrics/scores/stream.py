@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from clade.labels import LabelSpace
 from clade.metrics.judges import Judge
 from clade.metrics.judges.matching import ClassMap
 from clade.metrics.scores.measures import MEASURES, Measure
-from clade.metrics.scores.protocols import Protocol
+from clade.metrics.scores.protocols import SCORES, Protocol
 from clade.metrics.scores.sources import Reference, Seen, Sources
 
 
@@ -83,13 +82,12 @@ class Scores:
         self._measures: list[Measure] = []
         for name in MEASURES:
             kind = MEASURES[name]
-            asked = [name for name in kind.names if name in protocol.metrics]
-            if asked:
-                self._try(asked, lambda kind=kind, asked=asked: self._measures.append(kind(self._sources, asked)))
+            if asked := self._asked(kind):
+                self._try(asked, lambda kind=kind: self._measures.append(kind(self._sources)))
         known = {name for kind in MEASURES for name in MEASURES[kind].names}
         for name in protocol.metrics:
             if name not in known:
-                self._try([name], partial(_raise, f"No measure computes '{name}': register one in MEASURES."))
+                self._lacks([name], CladeError(f"No measure computes '{name}': register one in MEASURES."))
         if not self._measures:
             reasons = " ".join(dict.fromkeys(self.missing.values()))
             raise CladeError(f"None of {', '.join(protocol.metrics)} can be computed. {reasons}")
@@ -111,14 +109,24 @@ class Scores:
         try:
             make()
         except CladeError as error:
-            if self._named.intersection(names):
-                raise
-            self.missing.update(dict.fromkeys(names, str(error)))
+            self._lacks(names, error)
+
+    def _lacks(self, names: Collection[str], error: CladeError) -> None:
+        if self._named.intersection(names):
+            raise error
+        self.missing.update(dict.fromkeys(names, str(error)))
+
+    def _asked(self, measure: Measure | type[Measure]) -> list[str]:
+        """Those of its scores that the protocol asks for."""
+        return [name for name in measure.names if name in self.protocol.metrics]
+
+    def _of_samples(self, measure: Measure) -> bool:
+        return any(SCORES[name].samples for name in self._asked(measure))
 
     @property
     def wants_samples(self) -> bool:
         """Whether :meth:`update_samples` has to be called."""
-        return any(measure.of_samples for measure in self._measures)
+        return any(map(self._of_samples, self._measures))
 
     @torch.no_grad()
     def update(self, batch: Batch, images: Tensor) -> None:
@@ -136,7 +144,7 @@ class Scores:
     def update_samples(self, images: Tensor) -> None:
         """Add K pictures of each of N label maps, (N, K, 3, H, W) in [-1, 1]."""
         for measure in self._measures:
-            if measure.of_samples:
+            if self._of_samples(measure):
                 measure.update_samples(images.to(self.device))
 
     def reset(self) -> None:
@@ -154,20 +162,15 @@ class Scores:
         details: dict[str, Any] = {}
         notes = list(self._sources.notes)
         for measure in self._measures:
-            asked = [name for name in measure.names if name in self.protocol.metrics]
-            self._try(asked, lambda measure=measure: self._read(measure, values, details, notes))
+            self._try(self._asked(measure), lambda measure=measure: self._read(measure, values, details, notes))
         details["notes"] = list(dict.fromkeys(notes))
         return {name: values[name] for name in self.protocol.metrics if name in values}, details
 
     def _read(self, measure: Measure, values: dict[str, float], details: dict[str, Any], notes: list[str]) -> None:
         found, behind = measure.compute()
-        lacking = [name for name in measure.names if name in self.protocol.metrics and name not in found]
+        lacking = [name for name in self._asked(measure) if name not in found]
         if lacking:
             raise CladeError(f"{type(measure).__name__} computed no '{lacking[0]}', which is among its names.")
         notes += getattr(measure.metric, "notes", ())
         values.update(found)
         details.update(behind)
-
-
-def _raise(message: str) -> NoReturn:
-    raise CladeError(message)
